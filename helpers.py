@@ -271,7 +271,7 @@ class GenModel(nn.Module):
         return self.read_out(y[:, -1, :]), state
 
     def read_in(self, inputs):
-        """Inputs (..., input_size) in [0, 1] -> what the recurrent layer reads: (..., input_size or input_size * 256)."""
+        """Inputs (..., input_size) in [0, 1] -> what the recurrent layer reads, for "levels" (..., input_size * 256)."""
         if self.reads == "values":
             return 2 * inputs - 1
         levels = torch.arange(256, device=inputs.device)
@@ -320,9 +320,8 @@ def _with_start(sequences, tokens=1):
 def _check_sequences(model, sequences):
     """A clear error now rather than a puzzling one, or a silent NaN, later."""
     if sequences.ndim != 3 or 0 in sequences.shape or sequences.shape[-1] != model.input_size:
-        raise LabError(
-            f"The model reads (batch, steps, {model.input_size}), none of them 0; it was given {tuple(sequences.shape)}."
-        )
+        shape = tuple(sequences.shape)
+        raise LabError(f"The model reads (batch, steps, {model.input_size}), none of them 0; it was given {shape}.")
     if model.window is not None and model.window > sequences.shape[1]:
         raise LabError(
             f"A window of {model.window} steps is longer than the {sequences.shape[1]} steps of the picture."
@@ -350,7 +349,7 @@ def load_model(path):
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             settings = json.loads((file.metadata() or {})["settings"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model = GenModel(**settings)
         model.load_state_dict(weights)
     except (safetensors.SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
@@ -395,7 +394,7 @@ def train(model, sequences, *, steps, learning_rate=0.01, clip=1.0, probe=None, 
     probe: called as probe(model) after each number of updates in `probe_at`; returns a dict of measurements. Its time
         is not counted.
     An interrupt (Ctrl-C, or the stop button) returns what was trained so far, with `history.interrupted` set.
-    Raises TrainingError when the loss is not finite; the model keeps the weights that gave it.
+    Raises TrainingError, before the update, when the loss or its gradient is not finite.
     """
     whole("steps", steps)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
@@ -414,13 +413,11 @@ def train(model, sequences, *, steps, learning_rate=0.01, clip=1.0, probe=None, 
                 model.train()
                 optimizer.zero_grad()
                 loss = model.loss(sequences)
-                if not math.isfinite(loss.item()):
-                    raise TrainingError(
-                        f"The loss is {loss.item()} at step {step}. Lower the learning rate (now {learning_rate}).",
-                        history,
-                    )
                 loss.backward()
-                nn.utils.clip_grad_norm_(model.parameters(), clip)
+                norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+                if not (math.isfinite(loss.item()) and math.isfinite(norm)):
+                    message = f"At step {step} the loss is {loss.item()} and its gradient's norm {norm.item()}."
+                    raise TrainingError(f"{message} Lower the learning rate (now {learning_rate}).", history)
                 optimizer.step()
                 schedule.step()
                 seconds += time.perf_counter() - started
