@@ -11,6 +11,7 @@ Source of the experiments: "PixelRNN, image generation with RNN (lab note 1: mod
 2022, called "the article" below.
 """
 
+import contextlib
 import copy
 import csv
 import io
@@ -34,6 +35,10 @@ from torch import nn
 from tqdm import tqdm
 
 DATA = Path(__file__).parent / "data"
+
+# A recurrent step waits for the one before it, and small steps share out badly: one thread is the fastest here.
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(1)
 
 
 class LabError(ValueError):
@@ -271,7 +276,7 @@ class GenModel(nn.Module):
         return self.read_out(y[:, -1, :]), state
 
     def read_in(self, inputs):
-        """Inputs (..., input_size) in [0, 1] -> what the recurrent layer reads, for "levels" (..., input_size * 256)."""
+        """Inputs (..., input_size) -> what the recurrent layer reads; "levels": (..., input_size * 256)."""
         if self.reads == "values":
             return 2 * inputs - 1
         levels = torch.arange(256, device=inputs.device)
@@ -450,6 +455,16 @@ def someone_watches():
 # ======================================================================================================================
 
 
+@contextlib.contextmanager
+def _plain_recurrence():
+    """Without oneDNN's fused recurrence: it rearranges all weights at every call, which for a single step is most of
+    the work (2 to 5 times as long for one sequence)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TF32", UserWarning)  # the flag's setter speaks of hardware not in use
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
 @torch.inference_mode()
 def generate(model, steps, given=None, *, batch=1, levels=None, cached=True):
     """Free running: every step predicted from the steps generated before it, the first from the start token alone.
@@ -473,20 +488,22 @@ def generate(model, steps, given=None, *, batch=1, levels=None, cached=True):
         raise LabError(f"{sequences.shape[1]} steps are given and only {steps} wanted in all; nothing to generate.")
     model.eval()
     past, state, generated, outputs = _with_start(sequences, model.window or 1), None, [], []
-    for _ in range(steps - sequences.shape[1]):
-        if cached and model.streams:
-            output, state = model.step(past, state)
-            past = past[:, :0]  # the state holds it now
-        elif model.output == "seq2vec":
-            output = model(past[:, -model.window :])
-        else:
-            output = model(past)[:, -1]
-        values = model.decode(output)
-        if levels is not None:
-            values = torch.round(values * (levels - 1)) / (levels - 1)
-        past = torch.cat([past, values[:, None]], dim=1)  # (batch, input_size) -> (batch, 1, input_size)
-        generated.append(values)
-        outputs.append(output)
+    stream = cached and model.streams
+    with _plain_recurrence() if stream else contextlib.nullcontext():
+        for _ in range(steps - sequences.shape[1]):
+            if stream:
+                output, state = model.step(past, state)
+                past = past[:, :0]  # the state holds it now
+            elif model.output == "seq2vec":
+                output = model(past[:, -model.window :])
+            else:
+                output = model(past)[:, -1]
+            values = model.decode(output)
+            if levels is not None:
+                values = torch.round(values * (levels - 1)) / (levels - 1)
+            past = torch.cat([past, values[:, None]], dim=1)  # (batch, input_size) -> (batch, 1, input_size)
+            generated.append(values)
+            outputs.append(output)
     return torch.cat([sequences, torch.stack(generated, 1)], 1), torch.stack(outputs, 1)
 
 

@@ -1,0 +1,44 @@
+# The two commands are `make notebooks` and `make test`; README.md says what each prints and how long it takes.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+NB ?=
+IMAGE ?=
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: notebooks test lab reference stored lint clean setup
+
+notebooks: $(READY)
+	@$(BIN)/python series.py run $(if $(NB),--notebook $(NB)) $(if $(IMAGE),--image "$(IMAGE)")
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+lab: $(READY)
+	@$(BIN)/jupyter lab notebooks
+
+# The loss curves of five seeds that data/reference/ holds.
+reference: $(READY)
+	@$(BIN)/python series.py reference $(if $(NB),--notebook $(NB))
+
+# The outputs that the notebooks carry.
+stored: $(READY)
+	@$(BIN)/python series.py stored $(if $(NB),--notebook $(NB))
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+setup: $(READY)
+
+# Written last, so that an interrupted installation is taken up again.
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0] + ". Name one: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing requirements.txt into .venv (once) ..."
+	@$(BIN)/python -m pip install --quiet $(PIP_ARGS) -r requirements.txt
+	@touch $(READY)
+
+clean:
+	rm -rf build .pytest_cache .ruff_cache .hypothesis
