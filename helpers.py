@@ -627,14 +627,23 @@ def load_curves(path, settings):
     return {name: np.array([row[2:] for row in rows if row[0] == name], dtype=float).T for name in names}
 
 
-def fraction_in_band(losses, reference, factor=2.0):
-    """Fraction of steps at which a loss curve lies in the reference band, from min / factor to max * factor.
+def fraction_on_pace(losses, reference, factor=2.0):
+    """How far a loss curve keeps pace with the reference seeds: the fraction of ten loss levels that it reaches in time.
 
-    losses: (steps,); reference: (seeds, steps). The factor is the difference that another seed makes beyond the five
-    that are stored; a curve that does not fall leaves the band at once.
+    The levels are spaced evenly in log from the first reference loss to twice the worst seed's best one. In time is no
+    sooner than the earliest seed's step / factor and no later than the latest's * factor. Pace rather than height,
+    because a loss that falls a thousandfold within some steps is far off at every one of them if it starts to fall a
+    little later.
+
+    losses: (steps,); reference: (seeds, steps).
     """
-    losses = np.asarray(losses)
-    return float(((losses >= reference.min(0) / factor) & (losses <= reference.max(0) * factor)).mean())
+    levels = np.geomspace(np.median(reference[:, 0]), 2 * reference.min(1).max(), 11)[1:]
+    in_time = 0
+    for level in levels:
+        arrivals = [first_below(range(reference.shape[1]), seed, level) for seed in reference]
+        own = first_below(range(len(losses)), losses, level)
+        in_time += own is not None and min(arrivals) / factor <= own <= max(arrivals) * factor
+    return in_time / len(levels)
 
 
 # ======================================================================================================================

@@ -21,7 +21,7 @@ from nbconvert import HTMLExporter
 ROOT = Path(__file__).parent
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "build"
-REFERENCE = ROOT / "data" / "reference"
+QUIET = ["--log-level=ERROR"]  # a kernel's start is nobody's news
 REFERENCE_SEEDS = [100, 101, 102, 103, 104]  # none of them a notebook's own, so that a curve is never its own reference
 
 
@@ -44,7 +44,7 @@ def execute(path, output, parameters):
             cwd=str(NOTEBOOKS),
             kernel_name="python3",
             progress_bar=sys.stderr.isatty(),
-            extra_arguments=["--log-level=ERROR"],  # a kernel's start is nobody's news
+            extra_arguments=QUIET,
         )
     except papermill.PapermillExecutionError as error:
         cells = nbformat.read(output, as_version=4).cells
@@ -146,6 +146,7 @@ def stored(notebooks):
             kernel_name="python3",
             resources={"metadata": {"path": str(NOTEBOOKS)}},
             record_timing=False,
+            extra_arguments=QUIET,
         )
         client.execute()
         notebook.metadata = {
