@@ -628,7 +628,7 @@ def load_curves(path, settings):
 
 
 def fraction_on_pace(losses, reference, factor=2.0):
-    """How far a loss curve keeps pace with the reference seeds: the fraction of ten loss levels that it reaches in time.
+    """How far a loss curve keeps pace with the reference seeds: the fraction of ten loss levels reached in time.
 
     The levels are spaced evenly in log from the first reference loss to twice the worst seed's best one. In time is no
     sooner than the earliest seed's step / factor and no later than the latest's * factor. Pace rather than height,
@@ -665,15 +665,17 @@ def show_pictures(pictures, title="", columns=None):
     """A grid of pictures, name -> uint8 (rows, columns, 1 or 3) or (rows, columns), each under its name."""
     columns = columns or len(pictures)
     rows = math.ceil(len(pictures) / columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.1 * columns, 2.35 * rows + 0.4), squeeze=False)
-    for ax in axes.flat:
+    size = (2.1 * columns, 2.35 * rows + 0.4)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for ax in axes.flat[len(pictures) :]:
         ax.axis("off")
     for ax, (name, picture) in zip(axes.flat, pictures.items(), strict=False):
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set(visible=True, color="lightgrey")  # an all-white picture is seen to be there
         picture = picture.squeeze(-1) if picture.shape[-1] == 1 else picture  # grey: (rows, columns, 1) -> two axes
         ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         ax.set_title(name, fontsize=9)
     figure.suptitle(title)
-    figure.tight_layout()
     return figure
 
 

@@ -76,7 +76,7 @@ def write_page_and_plots(notebook, stem):
 
 
 def run(notebooks, image):
-    """Run the series into build/ and print what was claimed and measured. Returns the number of notebooks that failed."""
+    """Run the series into build/ and print what was claimed and measured. Returns how many notebooks failed."""
     parameters = {}
     if image is not None:
         import helpers  # only here: the notebooks import torch in their own processes
