@@ -7,13 +7,17 @@ IMAGE ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: notebooks test lab reference stored lint clean setup
+.PHONY: notebooks test portability lab reference stored lint clean setup
 
 notebooks: $(READY)
 	@$(BIN)/python series.py run $(if $(NB),--notebook $(NB)) $(if $(IMAGE),--image "$(IMAGE)")
 
 test: $(READY)
 	@$(BIN)/python -m pytest
+
+# The checked outputs as six kinds of processor compute them.
+portability: $(READY)
+	@$(BIN)/python -m pytest -m portability tests/test_portability.py
 
 lab: $(READY)
 	@$(BIN)/jupyter lab notebooks

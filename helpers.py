@@ -15,6 +15,7 @@ import contextlib
 import copy
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -83,12 +84,12 @@ def load_picture(source, size=None, gray=False):
 
         picture = Image.fromarray(getattr(skimage.data, str(source))())
     else:
-        picture = _open(Path(source).expanduser())
+        picture = _open(Path(os.path.expanduser(source)))
     picture = picture.convert("L" if gray else "RGB")
     if size is not None:
-        rows, columns = (size, size) if not isinstance(size, tuple | list) else size
-        shape = (whole("size (columns)", columns), whole("size (rows)", rows))
-        picture = ImageOps.fit(picture, shape, method=Image.Resampling.LANCZOS)
+        rows, columns = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
+        rows, columns = whole("size (rows)", rows), whole("size (columns)", columns)
+        picture = ImageOps.fit(picture, (columns, rows), method=Image.Resampling.LANCZOS)
     pixels = np.asarray(picture)
     return pixels.reshape(pixels.shape[0], pixels.shape[1], -1)  # grey: (rows, columns) -> (rows, columns, 1)
 
@@ -118,7 +119,11 @@ def _open(path):
         raise LabError(f"{path} is damaged: {error}. Get a whole copy of the file.") from error
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):  # 16-bit grey; 257 = 65535 / 255, so that black and white stay what they are
-        picture = Image.fromarray(np.round(np.clip(np.asarray(picture), 0, 65535) / 257).astype(np.uint8))
+        values = np.asarray(picture)
+        values = np.where(
+            values == picture.info.get("transparency"), 65535, values
+        )  # its one transparent value, if any
+        picture = Image.fromarray(np.round(np.clip(values, 0, 65535) / 257).astype(np.uint8))
     elif picture.mode == "F":
         raise LabError(f"{path} holds floating-point values, whose black and white are unknown. Save it with 8 bits.")
     elif picture.has_transparency_data:
@@ -134,12 +139,13 @@ def binarize(picture, threshold=128):
         best (Otsu 1979, scikit-image).
     """
     picture = _checked_picture(picture)
-    if isinstance(threshold, str):
+    if threshold == "otsu":
         from skimage.filters import threshold_otsu
 
-        choice("threshold", threshold, ("otsu",))
         # Otsu's threshold is the last value of the lower class, hence + 1.
         threshold = np.array([threshold_otsu(picture[..., channel]) + 1 for channel in range(picture.shape[-1])])
+    elif not isinstance(threshold, int | float) or math.isnan(threshold):
+        raise LabError(f"threshold must be a number or 'otsu', not {threshold!r}.")
     return (picture >= threshold).astype(np.uint8)
 
 
@@ -168,14 +174,14 @@ def to_batch(sequence, levels):
     sequence = np.asarray(sequence)
     if sequence.ndim != 2 or sequence.size == 0:
         raise LabError(f"A sequence has the shape (steps, input_size), none of them 0; this one has {sequence.shape}.")
-    if sequence.min() < 0 or sequence.max() > whole("levels", levels, 2) - 1:
-        raise LabError(f"The sequence has values outside 0 .. {levels - 1}. Binarise it, or give its number of levels.")
+    if not np.isin(sequence, np.arange(whole("levels", levels, 2))).all():
+        raise LabError(f"The sequence has values outside 0 .. {levels - 1}, or not whole. Binarise or round it first.")
     return torch.tensor(sequence, dtype=torch.float32)[None] / (levels - 1)
 
 
 def to_levels(batch, levels):
     """The inverse of `to_batch`, for any batch: (batch, steps, input_size) in [0, 1] -> whole numbers, numpy."""
-    return torch.round(batch.detach().cpu() * (levels - 1)).to(torch.int64).numpy()
+    return torch.round(batch.detach().cpu() * (whole("levels", levels, 2) - 1)).to(torch.int64).numpy()
 
 
 def _checked_picture(picture):
@@ -230,13 +236,14 @@ class GenModel(nn.Module):
         predicts="bits",
     ):
         super().__init__()
+        input_size, hidden_size = whole("input_size", input_size), whole("hidden_size", hidden_size)
         if choice("output", output, ("seq2seq", "seq2vec")) == "seq2vec":
-            whole("window (of a seq2vec model)", window)
+            window = whole("window (of a seq2vec model)", window)
         elif window is not None:
             raise LabError("Only a seq2vec model has a window; a seq2seq model reads the whole sequence.")
         self.settings = {
-            "input_size": whole("input_size", input_size),
-            "hidden_size": whole("hidden_size", hidden_size),
+            "input_size": input_size,
+            "hidden_size": hidden_size,
             "num_layers": whole("num_layers", num_layers),
             "bidirectional": choice("bidirectional", bidirectional, (False, True)),
             "cell": choice("cell", cell, CELLS),
@@ -250,7 +257,7 @@ class GenModel(nn.Module):
         self.reads, self.predicts = reads, predicts
         features = hidden_size * (2 if bidirectional else 1)
         self.rnn = CELLS[cell](
-            input_size * READS[reads], hidden_size, num_layers, batch_first=True, bidirectional=bidirectional
+            input_size * READS[reads], hidden_size, int(num_layers), batch_first=True, bidirectional=bidirectional
         )
         self.norm = {None: nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}[norm](features)
         self.head = nn.Linear(features, input_size * PREDICTS[predicts])
@@ -286,6 +293,8 @@ class GenModel(nn.Module):
     def read_out(self, y):
         """Recurrent outputs (..., features) -> outputs (..., input_size), for "levels" (..., input_size, 256)."""
         flat = y.reshape(-1, y.shape[-1])  # (..., features) -> (all, features): batch norm wants two axes
+        if self.training and len(flat) == 1 and self.settings["norm"] == "batch":
+            raise LabError("Batch norm needs more than one step to train on. Use layer norm, or a larger picture.")
         outputs = self.head(self.norm(flat)).reshape(*y.shape[:-1], self.input_size, -1)  # (..., input_size, 1 or 256)
         return outputs if self.predicts == "levels" else outputs.squeeze(-1)
 
@@ -295,6 +304,10 @@ class GenModel(nn.Module):
         batch, steps, _ = sequences.shape
         if self.output == "seq2seq":
             return self(_with_start(sequences[:, :-1]))
+        if self.window > steps:
+            raise LabError(
+                f"A window of {self.window} steps is longer than the picture's {steps}. Choose a shorter one."
+            )
         padded = _with_start(sequences[:, :-1], self.window)  # (batch, window + steps - 1, input_size)
         windows = padded.unfold(1, self.window, 1).transpose(2, 3)  # (batch, steps, window, input_size)
         return self(windows.flatten(0, 1)).unflatten(0, (batch, steps))  # (batch * steps, ...) -> (batch, steps, ...)
@@ -327,10 +340,6 @@ def _check_sequences(model, sequences):
     if sequences.ndim != 3 or 0 in sequences.shape or sequences.shape[-1] != model.input_size:
         shape = tuple(sequences.shape)
         raise LabError(f"The model reads (batch, steps, {model.input_size}), none of them 0; it was given {shape}.")
-    if model.window is not None and model.window > sequences.shape[1]:
-        raise LabError(
-            f"A window of {model.window} steps is longer than the {sequences.shape[1]} steps of the picture."
-        )
     low, high = torch.aminmax(sequences.detach())
     if not (low >= 0 and high <= 1):  # written so that NaN fails too
         raise LabError("The sequence has values outside [0, 1], or NaN. `to_batch` scales a picture's values.")
@@ -342,8 +351,11 @@ def save_model(model, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
     weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
-    safetensors.torch.save_file(weights, unfinished, metadata={"settings": json.dumps(model.settings)})
-    os.replace(unfinished, path)
+    try:
+        safetensors.torch.save_file(weights, unfinished, metadata={"settings": json.dumps(model.settings)})
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def load_model(path):
@@ -402,6 +414,8 @@ def train(model, sequences, *, steps, learning_rate=0.01, clip=1.0, probe=None, 
     Raises TrainingError, before the update, when the loss or its gradient is not finite.
     """
     whole("steps", steps)
+    if not isinstance(learning_rate, int | float) or not learning_rate > 0:
+        raise LabError(f"learning_rate must be a number above 0, not {learning_rate!r}.")
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     history, seconds, probe_at = History(), 0.0, set(probe_at)
@@ -431,7 +445,8 @@ def train(model, sequences, *, steps, learning_rate=0.01, clip=1.0, probe=None, 
                 look(step + 1)
     except KeyboardInterrupt:
         history.interrupted = True
-    model.eval()
+    finally:
+        model.eval()
     return history
 
 
@@ -465,7 +480,7 @@ def _plain_recurrence():
             yield
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate(model, steps, given=None, *, batch=1, levels=None, cached=True):
     """Free running: every step predicted from the steps generated before it, the first from the start token alone.
 
@@ -479,6 +494,8 @@ def generate(model, steps, given=None, *, batch=1, levels=None, cached=True):
     ...), both without gradient. The model is put in evaluation mode.
     """
     whole("steps", steps)
+    if levels is not None:
+        whole("levels", levels, 2)
     weight = model.head.weight
     sequences = torch.full((whole("batch", batch), 0, model.input_size), START, device=weight.device)
     if given is not None:
@@ -538,7 +555,10 @@ def receptive_field(model, sequences, position):
     (training or evaluation; its running statistics are left alone). Exactly 0 where there is no path.
     """
     model = copy.deepcopy(model)
-    sequences = sequences.detach().clone().requires_grad_()
+    sequences = sequences.detach().clone()
+    if model.reads == "levels":  # one-hot has no slope at a whole level, so look half-way to the next
+        sequences = (sequences * 254 + 0.5) / 255
+    sequences.requires_grad_()
     output = model.teacher_forced(sequences)[:, position].sum()
     (gradient,) = torch.autograd.grad(output, sequences)
     return gradient.abs().sum(dim=(0, 2)).numpy()  # (batch, steps, input_size) -> (steps,)
@@ -615,6 +635,7 @@ def load_curves(path, settings):
     with path.open() as file:
         stored = json.loads(file.readline().removeprefix("# "))
         rows = list(csv.reader(file))[1:]
+    settings = json.loads(json.dumps(settings))  # as they come back from a file: a tuple as a list
     if stored != settings:
         changed = ", ".join(
             f"{key} is {settings.get(key)!r}, not {stored.get(key)!r}"
@@ -672,7 +693,7 @@ def show_pictures(pictures, title="", columns=None):
     for ax, (name, picture) in zip(axes.flat, pictures.items(), strict=False):
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(visible=True, color="lightgrey")  # an all-white picture is seen to be there
-        picture = picture.squeeze(-1) if picture.shape[-1] == 1 else picture  # grey: (rows, columns, 1) -> two axes
+        picture = picture[..., 0] if picture.shape[2:] == (1,) else picture  # grey: (rows, columns, 1) -> two axes
         ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         ax.set_title(name, fontsize=9)
     figure.suptitle(title)
@@ -689,7 +710,7 @@ def plot_losses(ax, curves, reference=None, x=None):
 
     x: name -> what the horizontal axis shows for each of the losses (default: steps).
     """
-    for color, (name, losses) in zip(COLORS, curves.items(), strict=False):
+    for color, (name, losses) in zip(itertools.cycle(COLORS), curves.items(), strict=False):
         if reference and name in reference:
             band = reference[name]
             label = f"{name}: reference, {len(band)} seeds"

@@ -1,0 +1,68 @@
+"""What all tests share: one thread a process, no window, a fixed seed, and models small enough to try every kind."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# Before numpy or torch is imported: two workers, and the notebooks' kernels they start, share two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import matplotlib
+import torch
+from hypothesis import settings
+
+import helpers
+
+matplotlib.use("Agg")  # not by MPLBACKEND, which the notebooks' kernels would inherit and then store no figure
+settings.register_profile("lab", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("lab")
+
+WIDTH, HIDDEN, STEPS, WINDOW = 2, 5, 6, 3
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(autouse=True)
+def _same_start_for_every_test():
+    torch.manual_seed(0)
+    yield
+    matplotlib.pyplot.close("all")
+
+
+@pytest.fixture
+def build():
+    """build(**settings): a small GenModel in evaluation mode, whose weights and running statistics are all random.
+
+    Torch's own small weights would let an untrained model generate the same step for ever, which hides mistakes.
+    """
+
+    def build(mode="eval", **settings):
+        if settings.get("output") == "seq2vec":
+            settings.setdefault("window", WINDOW)
+        model = helpers.GenModel(WIDTH, HIDDEN, **settings)
+        for weight in model.parameters():
+            torch.nn.init.normal_(weight, std=0.7)
+        if model.settings["norm"] == "batch":
+            model.norm.running_mean.uniform_(-0.5, 0.5)
+            model.norm.running_var.uniform_(0.2, 2)
+        return model.train(mode == "train")
+
+    return build
+
+
+@pytest.fixture
+def draw():
+    """draw(batch, steps): random sequences of values on the 256 levels."""
+
+    def draw(batch=2, steps=STEPS):
+        return torch.randint(0, 256, (batch, steps, WIDTH)) / 255
+
+    return draw

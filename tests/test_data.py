@@ -1,0 +1,319 @@
+"""Pictures become sequences and come back exactly; a file or an argument that cannot be used is a LabError."""
+
+import io
+import socket
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+import helpers
+
+lengths = st.integers(1, 6)
+pictures = arrays(np.uint8, st.tuples(lengths, lengths, st.sampled_from([1, 3])))
+PICTURE = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
+
+
+def encoded(pictures, **options):
+    """Picture arrays as the bytes of one file."""
+    images = [Image.fromarray(picture.squeeze()) for picture in pictures]
+    file = io.BytesIO()
+    images[0].save(file, append_images=images[1:], **options)
+    return file.getvalue()
+
+
+# Round trips
+
+
+@given(pictures, st.sampled_from(["row", "pixel"]))
+def test_unflatten_inverts_flatten(picture, step):
+    sequence = helpers.flatten(picture, step)
+    back = helpers.unflatten(sequence, picture.shape)
+    assert sequence.dtype == picture.dtype
+    assert back.shape == picture.shape
+    assert (back == picture).all()
+
+
+@given(pictures)
+def test_steps_are_rows_or_pixels_in_reading_order(picture):
+    rows, columns, channels = picture.shape
+    by_row, by_pixel = helpers.flatten(picture, "row"), helpers.flatten(picture, "pixel")
+    assert by_row.shape == (rows, columns * channels)
+    assert by_pixel.shape == (rows * columns, channels)
+    for row in range(rows):
+        assert by_row[row].tolist() == picture[row].ravel().tolist()
+        for column in range(columns):
+            assert by_pixel[row * columns + column].tolist() == picture[row, column].tolist()
+
+
+@given(pictures, st.integers(1, 255))
+def test_binarize_by_number_is_idempotent(picture, threshold):
+    bits = helpers.binarize(picture, threshold)
+    assert bits.dtype == np.uint8 and bits.shape == picture.shape
+    assert (bits == (picture >= threshold)).all()
+    assert (helpers.binarize(255 * bits, threshold) == bits).all()
+
+
+@given(pictures)
+def test_binarize_by_otsu_is_idempotent(picture):
+    bits = helpers.binarize(picture, "otsu")
+    assert bits.dtype == np.uint8 and bits.shape == picture.shape
+    assert set(np.unique(bits)) <= {0, 1}
+    assert (helpers.binarize(bits, "otsu") == bits).all()
+
+
+def test_binarize_by_otsu_parts_each_channel_by_itself():
+    dark, bright = np.array([10, 100, 0]), np.array([20, 200, 255])
+    picture = np.stack([dark, bright, dark, bright])[None].astype(np.uint8)
+    assert helpers.binarize(picture, "otsu")[0].tolist() == [[0, 0, 0], [1, 1, 1]] * 2
+
+
+@given(st.data(), st.integers(2, 256), lengths, lengths)
+def test_to_levels_inverts_to_batch(data, levels, steps, width):
+    sequence = data.draw(arrays(np.uint8, (steps, width), elements=st.integers(0, levels - 1)))
+    batch = helpers.to_batch(sequence, levels)
+    assert batch.shape == (1, steps, width) and batch.dtype == torch.float32
+    assert (helpers.to_levels(batch, levels)[0] == sequence).all()
+
+
+def test_every_level_survives_and_fills_the_unit_interval():
+    for levels in range(2, 257):
+        sequence = np.arange(levels)[:, None]
+        batch = helpers.to_batch(sequence, levels)
+        assert (helpers.to_levels(batch, levels)[0] == sequence).all()
+        assert batch.min() == 0 and batch.max() == 1
+
+
+@given(picture=pictures)
+def test_written_png_is_read_back(tmp_path_factory, picture):
+    path = tmp_path_factory.getbasetemp() / "written.png"
+    image = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
+    image.save(path)
+    back = helpers.load_picture(path, gray=picture.shape[-1] == 1)
+    assert back.shape == picture.shape and back.dtype == np.uint8
+    assert (back == picture).all()
+
+
+# Reading
+
+
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [(None, (303, 384)), (7, (7, 7)), ((5, 9), (5, 9)), ([9, 5], (9, 5)), (np.int64(7), (7, 7)), (1, (1, 1))],
+)
+def test_size_gives_the_shape_asked_for(size, shape, gray):
+    assert helpers.load_picture("coins", size, gray).shape == (*shape, 1 if gray else 3)
+
+
+def test_size_cuts_the_centre(tmp_path):
+    path = tmp_path / "wide.png"
+    path.write_bytes(encoded([PICTURE], format="png"))
+    assert (helpers.load_picture(str(path), size=6) == PICTURE[:, 2:8]).all()
+
+
+@pytest.mark.parametrize("name", helpers.BUNDLED)
+def test_bundled_pictures_need_no_network(name, monkeypatch):
+    def refuse(*_):
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    picture = helpers.load_picture(name, size=16)
+    assert picture.shape == (16, 16, 3) and picture.dtype == np.uint8
+    assert len(np.unique(picture)) > 10
+
+
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        ({"format": "PNG"}, 0),
+        ({"format": "TIFF"}, 0),
+        ({"format": "WEBP", "lossless": True}, 0),
+        ({"format": "WEBP", "quality": 95}, 16),
+        ({"format": "JPEG", "quality": 95}, 16),
+    ],
+)
+def test_reads_the_format(tmp_path, options, tolerance):
+    smooth = np.linspace(0, 255, 16 * 16 * 3).astype(np.uint8).reshape(16, 16, 3)
+    path = tmp_path / "picture"  # the contents tell the format, not the name
+    path.write_bytes(encoded([smooth], **options))
+    assert np.abs(helpers.load_picture(path).astype(int) - smooth).max() <= tolerance
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
+def test_reads_the_mode(tmp_path, mode):
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.array([[0, 255, 255], [255, 0, 0]], np.uint8)).convert(mode).save(path)
+    assert helpers.load_picture(path, gray=True)[..., 0].tolist() == [[0, 255, 255], [255, 0, 0]]
+    assert helpers.load_picture(path)[..., 2].tolist() == [[0, 255, 255], [255, 0, 0]]
+
+
+def test_transparency_is_laid_over_white(tmp_path):
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.array([[[200, 0, 0, 255], [200, 0, 0, 0], [0, 0, 0, 102]]], np.uint8)).save(path)
+    assert helpers.load_picture(path).tolist() == [[[200, 0, 0], [255, 255, 255], [153, 153, 153]]]
+
+
+def test_transparent_palette_colour_is_laid_over_white(tmp_path):
+    path = tmp_path / "picture.png"
+    image = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    image.putpalette([200, 0, 0, 0, 0, 200])
+    image.save(path, transparency=0)
+    assert helpers.load_picture(path).tolist() == [[[255, 255, 255], [0, 0, 200]]]
+
+
+def test_sixteen_bit_grey_is_scaled_to_eight(tmp_path):
+    path = tmp_path / "picture.png"
+    values = np.array([[0, 65535, 257, 128 * 257, 32767, 385, 386]], np.uint16)
+    Image.fromarray(values).save(path)
+    assert helpers.load_picture(path, gray=True)[0, :, 0].tolist() == [0, 255, 1, 128, 127, 1, 2]
+
+
+def test_transparent_sixteen_bit_grey_is_laid_over_white(tmp_path):
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.array([[0, 128 * 257]], np.uint16)).save(path, transparency=0)
+    assert helpers.load_picture(path, gray=True)[0, :, 0].tolist() == [255, 128]
+
+
+@pytest.mark.parametrize(("orientation", "quarter_turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+def test_photograph_is_turned_as_the_camera_was(tmp_path, orientation, quarter_turns):
+    path = tmp_path / "photo.jpg"
+    corners = np.array([[0, 60, 120], [180, 220, 255]], np.uint8)
+    blocks = np.kron(corners, np.ones((16, 16), np.uint8))  # JPEG's own blocks, so that it blurs no edge
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(blocks).save(path, exif=exif)
+    turned = np.rot90(blocks, quarter_turns)
+    loaded = helpers.load_picture(path, gray=True)[..., 0]
+    assert loaded.shape == turned.shape
+    assert np.abs(loaded.astype(int) - turned).max() <= 2
+
+
+# Files that cannot be read
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)  # a file long enough to be cut in half
+ANIMATED = {"save_all": True, "duration": 100}
+BAD_FILES = {
+    "text.png": (b"not a picture", "not a picture that can be read. Save it as PNG"),
+    "empty.png": (b"", "not a picture that can be read. Save it as PNG"),
+    "truncated.jpg": (encoded([NOISE], format="jpeg")[:2000], "damaged.*Get a whole copy"),
+    "truncated.png": (encoded([NOISE], format="png")[:2000], "damaged.*Get a whole copy"),
+    "truncated.webp": (encoded([NOISE], format="webp")[:2000], "damaged.*Get a whole copy"),
+    "truncated.tiff": (encoded([NOISE], format="tiff")[:2000], "(damaged|not a picture).*(whole copy|Save it as)"),
+    "animated.gif": (encoded([NOISE, PICTURE], format="gif", **ANIMATED), "2 frames. Save the one you want"),
+    "animated.png": (encoded([NOISE, NOISE // 2], format="png", **ANIMATED), "2 frames. Save the one you want"),
+    "animated.webp": (encoded([NOISE, NOISE // 2], format="webp", **ANIMATED), "2 frames. Save the one you want"),
+    "pages.tiff": (encoded([NOISE, NOISE], format="tiff", save_all=True), "2 frames. Save the one you want"),
+    "still.gif": (encoded([NOISE], format="gif"), "is a GIF file. Save it as PNG"),
+    "float.tiff": (encoded([NOISE[..., 0].astype(np.float32)], format="tiff"), "floating-point.*Save it with 8 bits"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read", "ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_file(tmp_path, name):
+    contents, message = BAD_FILES[name]
+    path = tmp_path / name
+    path.write_bytes(contents)
+    with pytest.raises(helpers.LabError, match=message) as raised:
+        helpers.load_picture(path)
+    assert name in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["", "missing.png", "astronaut.png", "~no_such_user/picture.png"])
+def test_missing_file_or_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(helpers.LabError, match=r"no file.*Give the path.*bundled names: astronaut"):
+        helpers.load_picture(name)
+
+
+@pytest.mark.parametrize("limit", [40, 60])  # 100 pixels: Pillow raises above twice its limit, and warns above it
+def test_decompression_bomb(tmp_path, monkeypatch, limit):
+    path = tmp_path / "large.png"
+    Image.new("L", (10, 10)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(helpers.LabError, match=r"too many pixels.*Scale it down first"):
+        helpers.load_picture(path)
+
+
+# Arguments that cannot be used
+
+
+@pytest.mark.parametrize("size", [-1, 0, 2.0, True, "8", (0, 3), (3, -1), (1.5, 2), (True, 2), (4,), (1, 2, 3), ()])
+def test_bad_size(size):
+    with pytest.raises(helpers.LabError, match="size"):
+        helpers.load_picture("coins", size)
+
+
+@pytest.mark.parametrize("function", [helpers.flatten, helpers.binarize])
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (np.zeros((0, 4, 3)), "none of them 0"),
+        (np.zeros((4, 0, 1)), "none of them 0"),
+        (np.zeros((4, 4)), r"\(rows, columns, channels\)"),
+        (np.zeros((1, 4, 4, 3)), r"\(rows, columns, channels\)"),
+        (np.zeros((4, 4, 2)), "1 channel .* or 3"),
+        (np.zeros((4, 4, 4)), "1 channel .* or 3"),
+        (np.full((4, 4, 1), np.nan), "not finite.*Replace them"),
+        (np.full((4, 4, 3), np.inf), "not finite.*Replace them"),
+    ],
+)
+def test_bad_picture(function, picture, message):
+    with pytest.raises(helpers.LabError, match=message):
+        function(picture)
+
+
+@pytest.mark.parametrize("threshold", ["otzu", "", "128", None])
+def test_unknown_threshold(threshold):
+    with pytest.raises(helpers.LabError, match=r"threshold must be .*'otsu'"):
+        helpers.binarize(PICTURE, threshold)
+
+
+@pytest.mark.parametrize("step", ["column", "", None, 1])
+def test_unknown_step(step):
+    with pytest.raises(helpers.LabError, match="step must be one of 'row', 'pixel'"):
+        helpers.flatten(PICTURE, step)
+
+
+def test_sequence_that_does_not_fill_the_picture():
+    with pytest.raises(helpers.LabError, match="6 values does not fill"):
+        helpers.unflatten(np.zeros((2, 3)), (2, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("sequence", "message"),
+    [
+        ([[-1, 0]], "values outside 0 .. 1, or not whole. Binarise"),
+        ([[0, 2]], "values outside 0 .. 1, or not whole. Binarise"),
+        ([[0, 255]], "values outside 0 .. 1, or not whole. Binarise"),
+        ([[0, np.nan]], "whole numbers|values outside"),
+        ([[0, 0.5]], "whole numbers|values outside"),
+        ([0, 1], r"\(steps, input_size\)"),
+        ([[[0, 1]]], r"\(steps, input_size\)"),
+        ([[]], "none of them 0"),
+    ],
+)
+def test_bad_sequence(sequence, message):
+    with pytest.raises(helpers.LabError, match=message):
+        helpers.to_batch(np.array(sequence), 2)
+
+
+BAD_LEVELS = [1, 0, -1, 2.0, True, "2", None]
+
+
+@pytest.mark.parametrize("levels", BAD_LEVELS)
+@pytest.mark.parametrize("value", [0, -1])
+def test_bad_levels(levels, value):
+    with pytest.raises(helpers.LabError, match="levels must be a whole number of at least 2"):
+        helpers.to_batch(np.array([[value]]), levels)
+
+
+@pytest.mark.parametrize("levels", BAD_LEVELS)
+def test_bad_levels_back(levels):
+    with pytest.raises(helpers.LabError, match="levels must be a whole number of at least 2"):
+        helpers.to_levels(torch.zeros(1, 1, 1), levels)

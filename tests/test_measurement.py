@@ -1,0 +1,262 @@
+"""Every measure agrees with a computation by hand, and gives a model that has learnt nothing a bad mark."""
+
+import itertools
+import math
+
+import IPython.display
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+import helpers
+
+WIDTH, STEPS, WINDOW = 2, 6, 3  # as in conftest.py
+
+# Restored pictures
+
+
+def test_fraction_exact_counts_equal_levels():
+    target = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
+    restored = torch.tensor([[[0.1, 0.9], [0.4, 0.4]]])
+    assert helpers.fraction_exact(restored, target, levels=2) == 0.75
+    assert helpers.fraction_exact(restored, target) == 0
+    assert helpers.fraction_exact(target, target) == 1
+
+
+def test_fraction_exact_allows_for_rounding_and_no_more():
+    target = torch.arange(256)[None, :, None] / 255
+    assert helpers.fraction_exact(target + 0.4 / 255, target) == 1
+    assert helpers.fraction_exact(target - 0.6 / 255, target) == 0
+
+
+def test_sampling_loss_by_hand():
+    probability = torch.tensor([[[0.9], [0.2], [0.6], [0.5001]]])
+    loss = helpers.sampling_loss(torch.logit(probability), torch.tensor([[[1.0], [0.0], [0.0], [1.0]]]))
+    assert loss == {
+        "bce": pytest.approx(-np.mean(np.log([0.9, 0.8, 0.4, 0.5001]))),
+        "wrong": 0.25,
+        "mse": pytest.approx(np.mean(np.square([0.1, 0.2, 0.6, 0.4999]))),
+    }
+
+
+def test_sampling_loss_of_a_certain_and_right_model_is_zero():
+    target = torch.tensor([[[1.0, 0.0]]])
+    assert helpers.sampling_loss(100 * (target - 0.5), target) == pytest.approx({"bce": 0, "wrong": 0, "mse": 0})
+
+
+@pytest.mark.parametrize("cell", helpers.CELLS)
+def test_an_untrained_model_does_not_pass(cell):
+    target = torch.randint(0, 2, (1, 20, 16)).float()
+    values, outputs = helpers.generate(helpers.GenModel(16, 32, cell=cell), 20)
+    assert helpers.fraction_exact(values, target, levels=2) < 0.7
+    loss = helpers.sampling_loss(outputs, target)
+    assert loss["bce"] > 0.6 and loss["wrong"] > 0.3 and loss["mse"] > 0.2
+
+
+# What a prediction depends on
+
+KINDS = list(itertools.product(("seq2seq", "seq2vec"), (False, True), (None, "batch", "layer"), ("eval", "train")))
+every_kind = pytest.mark.parametrize(("output", "bidirectional", "norm", "mode"), KINDS)
+
+
+def is_leaking(output, bidirectional, norm, mode):
+    return (output == "seq2seq" and bidirectional) or (norm == "batch" and mode == "train")
+
+
+def changed_by(model, sequences, position):
+    """For each step, whether the prediction at `position` changes when that step does."""
+    output = model.teacher_forced(sequences)[:, position]
+    changed = []
+    for step in range(sequences.shape[1]):
+        other = sequences.clone()
+        other[:, step] = 1 - other[:, step]
+        changed.append(not torch.equal(model.teacher_forced(other)[:, position], output))
+    return changed
+
+
+@every_kind
+@pytest.mark.parametrize("reads", helpers.READS)
+@pytest.mark.parametrize("cell", helpers.CELLS)
+@pytest.mark.parametrize("position", [0, 2, STEPS - 1])
+def test_receptive_field_is_what_changes_the_prediction(
+    build, draw, output, bidirectional, norm, mode, reads, cell, position
+):
+    model = build(mode, output=output, bidirectional=bidirectional, norm=norm, reads=reads, cell=cell)
+    sequences = draw()
+    field = helpers.receptive_field(model, sequences, position)
+    assert (field > 0).tolist() == changed_by(model, sequences, position)
+    if is_leaking(output, bidirectional, norm, mode):
+        assert (field > 0).tolist() == [True] * (STEPS - 1) + [False]  # the last step is never read
+    else:
+        first = 0 if output == "seq2seq" else position - WINDOW
+        assert (field > 0).tolist() == [first <= step < position for step in range(STEPS)]
+
+
+@every_kind
+@pytest.mark.parametrize("reads", helpers.READS)
+@pytest.mark.parametrize("bits", [False, True])
+def test_leaks(build, draw, output, bidirectional, norm, mode, reads, bits):
+    model = build(mode, output=output, bidirectional=bidirectional, norm=norm, reads=reads)
+    sequences = draw().round() if bits else draw()
+    assert helpers.leaks(model, sequences) == is_leaking(output, bidirectional, norm, mode)
+
+
+@pytest.mark.parametrize(("later", "leaking"), [(-1, False), (0, True), (1, True)])
+def test_leaks_where_a_single_step_is_seen(monkeypatch, build, draw, later, leaking):
+    model = build()
+    seen = slice(1 + later, 1 + later + STEPS)
+    monkeypatch.setattr(model, "teacher_forced", lambda sequences: F.pad(sequences, (0, 0, 1, 1))[:, seen])
+    assert helpers.leaks(model, draw()) == leaking
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_receptive_field_leaves_the_model_alone(build, draw, mode):
+    model = build(mode, norm="batch")
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    helpers.receptive_field(model, draw(), 3)
+    assert model.training == (mode == "train")
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+# Curves
+
+
+@pytest.mark.parametrize(
+    ("values", "threshold", "expected"),
+    [([3, 2, 1, 2], 2.5, 20), ([3, 2, 1, 2], 2, 30), ([3, 2], 2, None), ([1, 9], 2, 10), ([math.nan, 1], 2, 20)],
+)
+def test_first_below(values, threshold, expected):
+    assert helpers.first_below([10, 20, 30, 40][: len(values)], values, threshold) == expected
+
+
+losses = st.floats(1e-6, 1e6)
+
+
+@given(st.data(), st.integers(1, 5), st.integers(1, 3))
+def test_curves_are_loaded_back_to_four_digits(tmp_path_factory, data, steps, seeds):
+    path = tmp_path_factory.getbasetemp() / "curves" / "reference.csv"
+    curve = st.lists(losses, min_size=steps, max_size=steps)
+    curves = {name: {seed: data.draw(curve) for seed in range(seeds)} for name in ("b, with norm", "a")}
+    helpers.save_curves(path, {"hidden": 64, "rate": 0.01}, curves)
+    loaded = helpers.load_curves(path, {"rate": 0.01, "hidden": 64})
+    assert list(loaded) == ["b, with norm", "a"]
+    for name, by_seed in curves.items():
+        np.testing.assert_allclose(loaded[name], list(by_seed.values()), rtol=5.1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden": 32, "rate": 0.01}, "hidden is 32, not 64"),
+        ({"hidden": 64, "rate": 0.02}, "rate is 0.02, not 0.01"),
+        ({"hidden": 64}, "rate is None, not 0.01"),
+        ({"hidden": 64, "rate": 0.01, "cell": "gru"}, "cell is 'gru', not None"),
+    ],
+)
+def test_curves_of_other_settings_do_not_apply(tmp_path, capsys, settings, message):
+    path = tmp_path / "curves.csv"
+    helpers.save_curves(path, {"hidden": 64, "rate": 0.01}, {"loss": {0: [1.0]}})
+    assert helpers.load_curves(path, settings) == {}
+    printed = capsys.readouterr().out
+    assert printed == f"Not compared with the reference curves: {message}.\n"
+
+
+def test_settings_may_hold_a_tuple(tmp_path, capsys):
+    path = tmp_path / "curves.csv"
+    settings = {"size": (32, 48)}  # which JSON gives back as a list
+    helpers.save_curves(path, settings, {"loss": {0: [1.0]}})
+    assert helpers.load_curves(path, settings)["loss"].tolist() == [[1.0]]
+    assert capsys.readouterr().out == ""
+
+
+def falling(time):
+    """A loss that falls by a factor of e in `time` steps."""
+    return 0.7 * np.exp(-np.arange(200) / time)
+
+
+REFERENCE = np.stack([falling(18), falling(20), falling(22)])
+LEVELS = np.geomspace(0.7, 2 * REFERENCE[2, -1], 11)[1:]  # the slowest seed's last loss is the worst of the best
+
+
+@pytest.mark.parametrize("curve", [*REFERENCE, falling(10), 0.9 * falling(18), 1.1 * falling(20)])
+def test_curve_on_pace(curve):
+    assert helpers.fraction_on_pace(curve, REFERENCE) == 1
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [falling(8), falling(50), falling(20)[::-1], np.full(200, 0.7), np.full(200, 0.1), np.full(200, np.nan)],
+    ids=["too fast", "too slow", "rises", "never falls", "low from the start", "NaN"],
+)
+def test_curve_off_pace(curve):
+    assert helpers.fraction_on_pace(curve, REFERENCE) == 0
+
+
+@pytest.mark.parametrize("reached", [1, 4, 9])
+def test_pace_is_the_fraction_of_levels_reached(reached):
+    curve = np.maximum(falling(20), 0.99 * LEVELS[reached - 1])  # stands still just below that level
+    assert helpers.fraction_on_pace(curve, REFERENCE) == reached / 10
+
+
+def test_pace_within_another_factor():
+    assert helpers.fraction_on_pace(falling(20), REFERENCE, factor=1) == 1
+    assert helpers.fraction_on_pace(falling(17), REFERENCE, factor=1) == 0
+    assert helpers.fraction_on_pace(falling(8), REFERENCE, factor=3) == 1
+
+
+# Claims
+
+
+def test_claim_that_holds_is_printed_and_recorded(capsys):
+    claims = helpers.Claims()
+    claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", figure=[0.12345678, 1])
+    assert capsys.readouterr().out == "Loss falls: below 0.2 nats -> confirmed\n"
+    (row,) = claims.rows
+    assert row.pop("seconds") >= 0
+    assert row == {
+        "claim": "Loss falls",
+        "measured": "below 0.2",
+        "unit": "nats",
+        "verdict": "confirmed",
+        "figure": [0.123457, 1.0],
+    }
+
+
+@pytest.mark.parametrize("holds", [False, np.False_])
+def test_claim_that_fails_is_raised(holds):
+    with pytest.raises(AssertionError, match=r"Loss falls: expected below 0.2 nats .*confirmed.* but measured 0.7"):
+        helpers.Claims().check("Loss falls", holds, "below 0.2", "nats", "confirmed", figure=0.7)
+
+
+def test_claim_that_fails_where_nothing_is_asserted_is_said(capsys):
+    claims = helpers.Claims(asserted=False)
+    claims.check("Loss falls", False, "below 0.2", "nats", "confirmed", figure=0.7)
+    claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", figure=0.1)
+    assert capsys.readouterr().out.splitlines() == [
+        "Loss falls: 0.7 nats -> not on this picture",
+        "Loss falls: below 0.2 nats -> confirmed",
+    ]
+    assert [row["figure"] for row in claims.rows] == [0.7, 0.1]
+
+
+def test_table_shows_the_claims_and_keeps_figures_in_the_metadata(monkeypatch):
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append((data, options)))
+    claims = helpers.Claims()
+    claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", figure=0.123)
+    claims.check("Bits are exact", True, "1.0", "of bits", "confirmed")
+    claims.table()
+    ((data, options),) = shown
+    assert data["text/markdown"] == data["text/plain"]
+    assert data["text/markdown"].splitlines() == [
+        "| claim | measured | unit | verdict |",
+        "|---|---|---|---|",
+        "| Loss falls | below 0.2 | nats | confirmed |",
+        "| Bits are exact | 1.0 | of bits | confirmed |",
+    ]
+    assert options == {"raw": True, "metadata": {"claims": claims.rows}}
+    assert [row["figure"] for row in options["metadata"]["claims"]] == [0.123, None]

@@ -1,0 +1,375 @@
+"""The model is causal in every configuration but the listed ones, computes the loss it names, and survives the disk."""
+
+import itertools
+import json
+import math
+import pickle
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import helpers
+
+WIDTH, HIDDEN, STEPS, WINDOW = 2, 5, 6, 3  # as in conftest.py
+OUTPUTS, NORMS, DIRECTIONS = ("seq2seq", "seq2vec"), (None, "batch", "layer"), (False, True)
+CONFIGURATIONS = [
+    dict(zip(("output", "norm", "bidirectional", "cell", "reads", "predicts", "num_layers"), values, strict=True))
+    for values in itertools.product(OUTPUTS, NORMS, DIRECTIONS, helpers.CELLS, helpers.READS, helpers.PREDICTS, (1, 2))
+]
+# What leaks, by (output, norm, bidirectional, mode); nothing else may. The windows of a bidirectional seq2vec model
+# end before the step they predict, so that its backward pass sees no later one.
+LEAKING = {
+    # the backward pass starts at the end of the sequence
+    ("seq2seq", None, True, "eval"),
+    ("seq2seq", None, True, "train"),
+    ("seq2seq", "layer", True, "eval"),
+    ("seq2seq", "layer", True, "train"),
+    ("seq2seq", "batch", True, "eval"),
+    ("seq2seq", "batch", True, "train"),
+    # in training mode batch norm's statistics run over every step
+    ("seq2seq", "batch", False, "train"),
+    ("seq2vec", "batch", False, "train"),
+    ("seq2vec", "batch", True, "train"),
+}
+
+
+def named(settings):
+    return "-".join(map(str, settings.values()))
+
+
+every_configuration = pytest.mark.parametrize("settings", CONFIGURATIONS, ids=named)
+every_architecture = pytest.mark.parametrize(
+    "settings",
+    [
+        {"output": output, "norm": norm, "bidirectional": bidirectional, "cell": cell}
+        for output, norm, bidirectional, cell in itertools.product(OUTPUTS, NORMS, DIRECTIONS, helpers.CELLS)
+    ],
+    ids=named,
+)
+
+
+def replaced(sequences, steps):
+    """The sequences with other random values at these steps."""
+    sequences = sequences.clone()
+    sequences[:, steps] = torch.rand_like(sequences[:, steps])
+    return sequences
+
+
+# Causality
+
+
+@every_configuration
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@torch.no_grad()
+def test_no_prediction_sees_its_own_step_or_a_later_one(build, draw, settings, mode):
+    model, sequences = build(mode, **settings), draw()
+    outputs = model.teacher_forced(sequences)
+    seen = [
+        not torch.equal(model.teacher_forced(replaced(sequences, slice(t, None)))[:, t], outputs[:, t])
+        for t in range(STEPS)
+    ]
+    if (settings["output"], settings["norm"], settings["bidirectional"], mode) in LEAKING:
+        assert seen == [True] * (STEPS - 1) + [False]  # the last step is never read
+    else:
+        assert seen == [False] * STEPS
+
+
+@every_configuration
+@torch.no_grad()
+def test_every_prediction_depends_on_the_step_before(build, draw, settings):
+    model, sequences = build(**settings), draw()
+    outputs = model.teacher_forced(sequences)
+    for t in range(1, STEPS):
+        assert not torch.equal(model.teacher_forced(replaced(sequences, t - 1))[:, t], outputs[:, t])
+
+
+@pytest.mark.parametrize("bidirectional", DIRECTIONS)
+@torch.no_grad()
+def test_seq2vec_sees_its_window_and_nothing_before(build, draw, bidirectional):
+    model, sequences = build(output="seq2vec", bidirectional=bidirectional), draw()
+    last = model.teacher_forced(sequences)[:, -1]
+    changed = [not torch.equal(model.teacher_forced(replaced(sequences, step))[:, -1], last) for step in range(STEPS)]
+    assert changed == [False, False, True, True, True, False]
+
+
+@torch.no_grad()
+def test_seq2seq_sees_every_step_before(build, draw):
+    model, sequences = build(), draw()
+    changed = model.teacher_forced(replaced(sequences, 0))[:, -1] != model.teacher_forced(sequences)[:, -1]
+    assert changed.all()
+
+
+# Outputs
+
+
+@every_architecture
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_parameter_count(settings, num_layers):
+    window = WINDOW if settings["output"] == "seq2vec" else None
+    model = helpers.GenModel(WIDTH, HIDDEN, num_layers, window=window, **settings)
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[settings["cell"]]
+    directions = 2 if settings["bidirectional"] else 1
+    inputs = [WIDTH] + [HIDDEN * directions] * (num_layers - 1)
+    recurrent = sum(directions * gates * HIDDEN * (width + HIDDEN + 2) for width in inputs)
+    norm = 0 if settings["norm"] is None else 2 * HIDDEN * directions
+    head = (HIDDEN * directions + 1) * WIDTH
+    assert sum(weight.numel() for weight in model.parameters()) == recurrent + norm + head
+
+
+@pytest.mark.parametrize(("predicts", "ending"), [("values", ()), ("bits", ()), ("levels", (256,))])
+@pytest.mark.parametrize("reads", helpers.READS)
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_output_shapes(build, draw, output, reads, predicts, ending):
+    model, sequences = build(output=output, reads=reads, predicts=predicts), draw(batch=4)
+    steps = (STEPS,) if output == "seq2seq" else ()
+    assert model(sequences).shape == (4, *steps, WIDTH, *ending)
+    assert model.teacher_forced(sequences).shape == (4, STEPS, WIDTH, *ending)
+    assert model.decode(model.teacher_forced(sequences)).shape == (4, STEPS, WIDTH)
+
+
+@every_architecture
+@torch.no_grad()
+def test_teacher_forcing_is_forward_over_the_steps_before(build, draw, settings):
+    model, sequences = build(**settings), draw()
+    if settings["output"] == "seq2seq" and settings["bidirectional"]:
+        inputs = torch.cat([torch.full((2, 1, WIDTH), 0.5), sequences[:, :-1]], 1)
+        torch.testing.assert_close(model.teacher_forced(sequences), model(inputs))
+        return
+    for t in range(STEPS):
+        if settings["output"] == "seq2vec":
+            inputs = torch.cat([torch.full((2, WINDOW, WIDTH), 0.5), sequences[:, :t]], 1)[:, -WINDOW:]
+            expected = model(inputs)
+        else:
+            expected = model(torch.cat([torch.full((2, 1, WIDTH), 0.5), sequences[:, :t]], 1))[:, -1]
+        torch.testing.assert_close(model.teacher_forced(sequences)[:, t], expected)
+
+
+@pytest.mark.parametrize("bidirectional", DIRECTIONS)
+@torch.no_grad()
+def test_seq2vec_gives_the_last_of_seq2seqs_outputs(build, draw, bidirectional):
+    seq2seq, seq2vec = (build(output=output, bidirectional=bidirectional) for output in OUTPUTS)
+    seq2vec.load_state_dict(seq2seq.state_dict())
+    sequences = draw()
+    torch.testing.assert_close(seq2vec(sequences), seq2seq(sequences)[:, -1])
+
+
+@every_configuration
+@torch.no_grad()
+def test_a_batch_is_the_same_as_its_sequences_one_by_one(build, draw, settings):
+    model, sequences = build(**settings), draw(batch=3)
+    one_by_one = torch.cat([model.teacher_forced(sequence[None]) for sequence in sequences])
+    torch.testing.assert_close(model.teacher_forced(sequences), one_by_one, rtol=1e-5, atol=1e-5)
+
+
+def test_levels_are_read_one_hot():
+    model = helpers.GenModel(1, HIDDEN, reads="levels")
+    read = model.read_in(torch.arange(256)[:, None] / 255)
+    torch.testing.assert_close(read, torch.eye(256), rtol=0, atol=1e-4)
+    between = model.read_in(torch.tensor([[0.5]]))[0]  # 127.5
+    assert between[127] == between[128] == 0.5 and between.sum() == 1
+
+
+def test_values_are_read_from_minus_one_to_one():
+    assert helpers.GenModel(3, HIDDEN).read_in(torch.tensor([[0, 0.5, 1]])).tolist() == [[-1, 0, 1]]
+
+
+# Loss
+
+
+def squared_error(output, value):
+    return (output - value) ** 2
+
+
+def bernoulli(logit, bit):
+    probability = 1 / (1 + math.exp(-logit))
+    return -math.log(probability if bit == 1 else 1 - probability)
+
+
+def categorical(logits, value):
+    logits = np.array(logits, dtype=float)
+    return math.log(np.exp(logits).sum()) - logits[round(255 * value)]
+
+
+@pytest.mark.parametrize(
+    ("predicts", "by_hand"), [("values", squared_error), ("bits", bernoulli), ("levels", categorical)]
+)
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_loss_is_the_mean_over_values(build, draw, output, predicts, by_hand):
+    model, sequences = build(output=output, predicts=predicts), draw()
+    sequences = sequences.round() if predicts == "bits" else sequences
+    outputs = model.teacher_forced(sequences).flatten(0, 2).tolist()
+    expected = [by_hand(one, value) for one, value in zip(outputs, sequences.flatten().tolist(), strict=True)]
+    assert len(expected) == 2 * STEPS * WIDTH
+    assert model.loss(sequences).item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_decode_gives_the_most_probable_values():
+    values, bits, levels = (helpers.GenModel(1, HIDDEN, predicts=predicts) for predicts in helpers.PREDICTS)
+    assert values.decode(torch.tensor([-0.5, 0.25, 2])).tolist() == [0, 0.25, 1]
+    assert bits.decode(torch.tensor([-0.1, 0.1])).tolist() == [0, 1]
+    assert levels.decode(torch.eye(256)).tolist() == (torch.arange(256) / 255).tolist()
+
+
+# Arguments that cannot be used
+
+
+@pytest.mark.parametrize("name", ["input_size", "hidden_size", "num_layers"])
+@pytest.mark.parametrize("value", [0, -1, 2.0, True, "2", None, float("nan")])
+def test_bad_size(name, value):
+    with pytest.raises(helpers.LabError, match=f"{name} must be a whole number of at least 1"):
+        helpers.GenModel(**{"input_size": WIDTH, "hidden_size": HIDDEN, name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cell", "transformer"),
+        ("cell", None),
+        ("cell", ["lstm"]),
+        ("norm", "group"),
+        ("norm", False),
+        ("output", "seq2many"),
+        ("output", None),
+        ("reads", "bits"),
+        ("predicts", "colours"),
+        ("bidirectional", "yes"),
+        ("bidirectional", 2),
+        ("bidirectional", None),
+    ],
+)
+def test_unknown_name(name, value):
+    with pytest.raises(helpers.LabError, match=f"{name} must be one of"):
+        helpers.GenModel(WIDTH, HIDDEN, **{name: value})
+
+
+@pytest.mark.parametrize("window", [None, 0, -1, 1.5, True, "3"])
+def test_seq2vec_needs_a_window(window):
+    with pytest.raises(helpers.LabError, match=r"window .* must be a whole number of at least 1"):
+        helpers.GenModel(WIDTH, HIDDEN, output="seq2vec", window=window)
+
+
+def test_seq2seq_has_no_window():
+    with pytest.raises(helpers.LabError, match="Only a seq2vec model has a window"):
+        helpers.GenModel(WIDTH, HIDDEN, window=3)
+
+
+def test_numpy_sizes_are_whole_numbers(tmp_path, draw):
+    model = helpers.GenModel(np.int64(WIDTH), np.int64(HIDDEN), np.int64(1), output="seq2vec", window=np.int64(WINDOW))
+    helpers.save_model(model, tmp_path / "model.safetensors")
+    assert model.loss(draw()).isfinite()
+
+
+def test_window_longer_than_the_picture(build, draw):
+    model = build(output="seq2vec", window=STEPS + 1)
+    with pytest.raises(helpers.LabError, match="window of 7 steps is longer than the picture's 6"):
+        model.loss(draw())
+
+
+@pytest.mark.parametrize("shape", [(1, STEPS, WIDTH + 1), (STEPS, WIDTH), (1, 0, WIDTH), (0, STEPS, WIDTH), (WIDTH,)])
+def test_bad_shape(build, shape):
+    with pytest.raises(helpers.LabError, match=r"reads \(batch, steps, 2\)"):
+        build().loss(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.1, 1.1, 255])
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_bad_value(build, draw, output, value):
+    sequences = draw()
+    sequences[1, 2, 0] = value
+    with pytest.raises(helpers.LabError, match=r"outside \[0, 1\], or NaN. `to_batch` scales"):
+        build(output=output).loss(sequences)
+
+
+# The disk
+
+
+@every_architecture
+def test_saved_model_is_loaded_back(tmp_path, build, settings):
+    path = tmp_path / "new" / "folder" / "model.safetensors"
+    model = build(reads="levels", predicts="levels", num_layers=2, **settings)
+    helpers.save_model(model, path)
+    loaded = helpers.load_model(path)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert loaded.settings == model.settings
+    assert not loaded.training
+    for ours, theirs in zip(helpers.generate(loaded, STEPS), helpers.generate(model, STEPS), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_failing_save_leaves_the_old_file(tmp_path, monkeypatch, build):
+    def disk_full(weights, path, **_):
+        path.write_bytes(b"half a fi")
+        raise OSError("No space left on device")
+
+    path = tmp_path / "model.safetensors"
+    helpers.save_model(build(), path)
+    old = path.read_bytes()
+    monkeypatch.setattr(safetensors.torch, "save_file", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        helpers.save_model(build(), path)
+    assert path.read_bytes() == old
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def weights_file(settings, hidden_size=HIDDEN):
+    """The bytes of a file with a small model's weights, and what `settings` makes of its settings as metadata."""
+    model = helpers.GenModel(WIDTH, hidden_size)
+    return safetensors.torch.save(model.state_dict(), settings(model.settings))
+
+
+WHOLE_FILE = weights_file(lambda settings: {"settings": json.dumps(settings)})
+BAD_FILES = {
+    "empty": b"",
+    "garbage": bytes(range(256)) * 4,
+    "truncated header": WHOLE_FILE[:100],
+    "truncated weights": WHOLE_FILE[:-100],
+    "picture": b"\x89PNG\r\n\x1a\n",
+    "no settings": weights_file(lambda settings: None),
+    "settings not JSON": weights_file(lambda settings: {"settings": "cell=lstm"}),
+    "settings not a dict": weights_file(lambda settings: {"settings": "[2, 5]"}),
+    "unknown setting": weights_file(lambda settings: {"settings": json.dumps({**settings, "colour": "blue"})}),
+    "bad setting": weights_file(lambda settings: {"settings": json.dumps({**settings, "cell": "brain"})}),
+    "other size": weights_file(lambda settings: {"settings": json.dumps({**settings, "hidden_size": 6})}),
+    "other layers": weights_file(lambda settings: {"settings": json.dumps({**settings, "num_layers": 2})}),
+    "other norm": weights_file(lambda settings: {"settings": json.dumps({**settings, "norm": "batch"})}),
+}
+
+
+def test_whole_file_is_good(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(WHOLE_FILE)
+    assert helpers.load_model(path).settings["hidden_size"] == HIDDEN
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_weights_file(tmp_path, name):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(BAD_FILES[name])
+    with pytest.raises(helpers.LabError, match=r"model.safetensors is damaged or is not one of GenModel's.*save it"):
+        helpers.load_model(path)
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("write", [pickle.dump, torch.save])
+def test_pickle_is_refused_and_not_executed(tmp_path, write):
+    path, touched = tmp_path / "model.pt", tmp_path / "touched"
+    with path.open("wb") as file:
+        write(Malicious(str(touched)), file)
+    with pytest.raises(helpers.LabError, match="damaged or is not one of GenModel's"):
+        helpers.load_model(path)
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "."])
+def test_missing_weights_file(tmp_path, name):
+    with pytest.raises(helpers.LabError, match=r"no weights file .* write it with save_model"):
+        helpers.load_model(tmp_path / name)

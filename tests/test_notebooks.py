@@ -1,0 +1,141 @@
+"""What a notebook is stored as: run in order, with outputs that can be compared on another machine. nbval itself runs
+beside these tests; the last ones see that it, and the checks of the notebooks, can fail."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import helpers
+
+ROOT = Path(__file__).parent.parent
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PNG, TABLE = "image/png", "text/markdown"
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs(notebook):
+    return [output for cell in code(notebook) for output in cell.outputs]
+
+
+def test_the_series_is_numbered_without_gaps():
+    assert [path.name[:2] for path in PATHS] == [f"{number:02}" for number in range(1, len(PATHS) + 1)]
+
+
+def test_is_stored_executed_in_order(notebook):
+    assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
+    assert len(outputs(notebook)) > 10 and not [output for output in outputs(notebook) if output.output_type == "error"]
+
+
+def test_has_one_parameters_cell_before_anything_is_computed(notebook):
+    tagged = [index for index, cell in enumerate(code(notebook)) if "parameters" in cell.metadata.get("tags", ())]
+    assert tagged == [1]  # after the imports
+
+
+def test_has_no_output_that_differs_on_each_run(notebook):
+    for output in outputs(notebook):
+        assert set(output.get("data", {})) <= {PNG, TABLE, "text/plain"}
+        assert output.get("name") != "stderr"  # a progress bar, a warning
+        assert " at 0x" not in str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
+
+
+def test_silences_no_cell_with_a_semicolon(notebook):
+    assert not [cell.source for cell in code(notebook) if cell.source.rstrip().endswith(";")]
+
+
+def test_names_no_private_path(notebook):
+    text = nbformat.writes(notebook)
+    text = re.sub(r'"image/png": "[^"]*"', "", text)  # base64 holds any three letters
+    assert not re.search(r"/home/|/root/|/Users/|/tmp/|/work/|C:\\\\", text)
+
+
+def test_follows_the_order_of_the_series(notebook):
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    places = [
+        text.find(heading) for heading in ("**Question.**", "## The data", "## What we read", "## Three things to try")
+    ]
+    assert -1 not in places and places == sorted(places)
+    assert "What it does not show" in text
+
+
+def test_has_a_figure_with_a_title_and_a_table_of_claims(notebook):
+    assert len([output for output in outputs(notebook) if PNG in output.get("data", {})]) >= 5
+    assert len([output for output in outputs(notebook) if TABLE in output.get("data", {})]) == 1
+
+
+def test_skips_the_comparison_of_few_cells_and_never_of_claims(notebook):
+    ignored = [cell for cell in code(notebook) if "nbval-ignore-output" in cell.metadata.get("tags", ())]
+    assert len(ignored) <= 2 and not [cell for cell in ignored if "claims" in cell.source]
+    assert not [cell for cell in code(notebook) if "nbval-skip" in cell.metadata.get("tags", ())]
+
+
+# --- The checks can fail ----------------------------------------------------------------------------------------------
+
+SMALL = """import sys
+sys.path[:0] = [{root!r}]
+import helpers
+claims = helpers.Claims()
+claims.check("two and two", 2 + 2 == {four}, "4", "things", "holds", figure=2 + 2)
+claims.table()"""
+
+
+def small_notebook(folder, four=4):
+    """A notebook of one cell, run, with its outputs: what the real ones are made of, in a second."""
+    import nbclient
+
+    cell = nbformat.v4.new_code_cell(SMALL.format(root=str(ROOT), four=four))
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": {"name": "python3", "display_name": ""}})
+    nbclient.NotebookClient(notebook, kernel_name="python3").execute()
+    nbformat.write(notebook, folder / "small.ipynb")
+    return notebook
+
+
+def nbval(folder):
+    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "-p", "no:xdist", "small.ipynb"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_nbval_passes_an_unchanged_notebook_and_fails_an_altered_output(tmp_path):
+    notebook = small_notebook(tmp_path)
+    assert nbval(tmp_path).returncode == 0
+    printed = next(output for output in notebook.cells[0].outputs if output.output_type == "stream")
+    printed.text = printed.text.replace("4 things", "5 things")
+    nbformat.write(notebook, tmp_path / "small.ipynb")
+    result = nbval(tmp_path)
+    assert result.returncode == 1 and "5 things" in result.stdout
+
+
+def test_nbval_fails_an_altered_table(tmp_path):
+    notebook = small_notebook(tmp_path)
+    table = next(output for output in notebook.cells[0].outputs if TABLE in output.get("data", {}))
+    for kind in (TABLE, "text/plain"):
+        table.data[kind] = table.data[kind].replace("holds", "does not hold")
+    nbformat.write(notebook, tmp_path / "small.ipynb")
+    assert nbval(tmp_path).returncode == 1
+
+
+def test_a_claim_that_fails_stops_the_notebook(tmp_path):
+    with pytest.raises(Exception, match="two and two: expected 4 things"):
+        small_notebook(tmp_path, four=5)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "data" / "reference").glob("*.csv")), ids=lambda path: path.stem)
+def test_reference_seeds_keep_pace_with_each_other_and_an_untrained_model_does_not(path):
+    settings = helpers.json.loads(path.open().readline().removeprefix("# "))
+    for name, seeds in helpers.load_curves(path, settings).items():
+        assert len(seeds) >= 5, name
+        for seed in range(len(seeds)):
+            others = [row for number, row in enumerate(seeds) if number != seed]
+            assert helpers.fraction_on_pace(seeds[seed], helpers.np.array(others)) >= 0.9, name
+        assert helpers.fraction_on_pace([seeds[0][0]] * seeds.shape[1], seeds) < 0.5, name

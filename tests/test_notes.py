@@ -1,0 +1,75 @@
+"""What is written agrees with what was measured: every row of a results table stands in a checked output."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTES = ROOT / "labnotes"
+
+
+def rows_of(text):
+    """The body rows of the Markdown tables whose head is that of a results table, cells stripped."""
+    rows = re.findall(r"^\|(.+)\|\s*$", text, flags=re.M)
+    rows = [tuple(cell.strip() for cell in row.split("|")) for row in rows]
+    return [row for row in rows if not set(row[0]) <= {"-", ":"} and row[0] not in ("claim", "note")]
+
+
+def measured(path):
+    """The rows of a notebook's stored table of claims, which nbval compares with those of a new run."""
+    cells = nbformat.read(path, as_version=4).cells
+    tables = [
+        o.data["text/markdown"] for c in cells for o in c.get("outputs", ()) if "text/markdown" in o.get("data", {})
+    ]
+    return rows_of("\n".join(tables))
+
+
+def results(path):
+    """The text under a note's heading "Results"."""
+    return path.read_text(encoding="utf-8").split("## Results")[1].split("\n## ")[0]
+
+
+def test_every_notebook_has_a_note_of_its_name_and_stands_in_the_index():
+    names = [path.stem for path in NOTEBOOKS]
+    assert sorted(path.stem for path in NOTES.glob("[0-9]*.md")) == names
+    index = (NOTES / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in names:
+        assert f"({name}.md)" in index and f"notebooks/{name}.ipynb" in index
+        assert f"notebooks/{name}.ipynb" in readme and f"labnotes/{name}.md" in readme
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_note_reports_the_rows_that_its_notebook_measures(path):
+    assert rows_of(results(NOTES / f"{path.stem}.md")) == measured(path) != []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_note_says_what_was_asked_what_differs_and_what_it_does_not_show(path):
+    text = (NOTES / f"{path.stem}.md").read_text(encoding="utf-8")
+    for heading in (
+        "## Asked",
+        "## Done",
+        "## Results",
+        "## What differs from the article, and why",
+        "## What it does not show",
+    ):
+        assert heading in text
+
+
+def test_the_readme_claims_only_what_was_measured():
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## What holds")[1].split("\n## ")[0]
+    table = rows_of(text)
+    assert {row[0] for row in table} == {path.stem[:2] for path in NOTEBOOKS}
+    for note, *row in table:
+        path = next(path for path in NOTEBOOKS if path.stem.startswith(note))
+        assert tuple(row) in measured(path), row
+
+
+def test_a_wrong_figure_would_be_seen():
+    row = measured(NOTEBOOKS[0])[0]
+    changed = "| " + " | ".join([row[0], "99%", *row[2:]]) + " |"
+    assert rows_of(changed) and rows_of(changed)[0] not in measured(NOTEBOOKS[0])

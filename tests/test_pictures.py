@@ -1,0 +1,163 @@
+"""What is drawn is what was given: the arrays behind each plot, and the frames of an animation."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import PolyCollection
+from PIL import Image
+
+import helpers
+
+ROWS, COLUMNS = 6, 4
+TO_COME = [86, 180, 233]
+GENERATOR = np.random.default_rng(0)
+GREY = GENERATOR.integers(0, 256, (ROWS, COLUMNS, 1), dtype=np.uint8)
+COLOUR = GENERATOR.integers(0, 256, (ROWS, COLUMNS, 3), dtype=np.uint8)
+every_picture = pytest.mark.parametrize("picture", [GREY, COLOUR], ids=["grey", "colour"])
+every_step = pytest.mark.parametrize("step", ["row", "pixel"])
+
+
+def batch_of(picture, step="row"):
+    return helpers.to_batch(helpers.flatten(picture, step), 256)
+
+
+def in_rgb(picture):
+    return np.broadcast_to(picture, (*picture.shape[:2], 3))
+
+
+@every_picture
+@every_step
+def test_as_picture_shows_the_first_sequence(picture, step):
+    batch = batch_of(picture, step)
+    shown = helpers.as_picture(torch.cat([batch, 1 - batch]), picture.shape)
+    assert shown.dtype == np.uint8 and shown.shape == picture.shape
+    assert (shown == picture).all()
+
+
+# Grids
+
+
+def test_show_pictures_shows_each_under_its_name():
+    flat = GREY[..., 0] // 2
+    figure = helpers.show_pictures({"grey": GREY, "colour": COLOUR, "flat": flat}, "Three pictures")
+    assert figure.get_suptitle() == "Three pictures"
+    assert [ax.get_title() for ax in figure.axes] == ["grey", "colour", "flat"]
+    for ax, picture in zip(figure.axes, [GREY[..., 0], COLOUR, flat], strict=True):
+        (image,) = ax.images
+        assert (image.get_array() == picture).all()
+        assert image.get_clim() == (0, 255)  # else a dark picture would be shown as bright as a light one
+        assert image.get_interpolation() == "nearest"
+        assert list(ax.get_xticks()) == list(ax.get_yticks()) == []
+
+
+def test_show_pictures_in_columns():
+    figure = helpers.show_pictures({str(number): GREY for number in range(5)}, columns=2)
+    assert figure.axes[0].get_gridspec().get_geometry() == (3, 2)
+    assert [len(ax.images) for ax in figure.axes] == [1, 1, 1, 1, 1, 0]
+    assert not figure.axes[-1].axison
+
+
+@pytest.mark.parametrize("shape", [(6, 1), (1, 6), (1, 1), (6, 1, 1), (1, 6, 3)])
+def test_show_pictures_of_one_row_or_column(shape):
+    picture = np.full(shape, 7, np.uint8)
+    (image,) = helpers.show_pictures({"narrow": picture}).axes[0].images
+    assert image.get_array().shape[:2] == shape[:2]
+
+
+def test_difference_is_white_where_equal():
+    original = np.array([[[0, 0, 0], [10, 20, 30], [255, 255, 255]]], np.uint8)
+    picture = np.array([[[0, 0, 0], [10, 25, 10], [0, 255, 255]]], np.uint8)
+    shown = helpers.difference(picture, original)
+    assert shown.dtype == np.uint8
+    assert shown.tolist() == helpers.difference(original, picture).tolist() == [[[255], [235], [0]]]
+
+
+# Loss curves
+
+
+def test_plot_losses_draws_every_seed_under_one_name():
+    _, ax = plt.subplots()
+    helpers.plot_losses(ax, {"one": [3.0, 2.0, 1.0], "two": [[9.0, 8.0], [7.0, 6.0]]})
+    assert [list(line.get_ydata()) for line in ax.lines] == [[3, 2, 1], [9, 8], [7, 6]]
+    assert [list(line.get_xdata()) for line in ax.lines] == [[0, 1, 2], [0, 1], [0, 1]]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two"]
+    assert ax.get_yscale() == "log"
+    assert len({line.get_color() for line in ax.lines}) == 2
+
+
+def test_plot_losses_over_another_axis():
+    _, ax = plt.subplots()
+    helpers.plot_losses(ax, {"one": [3.0, 2.0]}, x={"one": [0.5, 1.5]})
+    (line,) = ax.lines
+    assert list(line.get_xdata()) == [0.5, 1.5]
+
+
+def test_plot_losses_draws_the_band_of_the_same_name():
+    _, ax = plt.subplots()
+    reference = {"one": np.array([[1.0, 5.0, 3.0], [4.0, 2.0, 6.0]]), "other": np.ones((2, 3))}
+    helpers.plot_losses(ax, {"none": [1.0, 1.0, 1.0], "one": [3.0, 2.0, 1.0]}, reference)
+    (band,) = [artist for artist in ax.collections if isinstance(artist, PolyCollection)]
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices}
+    assert corners == {(0, 1), (1, 2), (2, 3), (0, 4), (1, 5), (2, 6)}
+    assert band.get_label() == "one: reference, 2 seeds"
+    assert band.get_facecolor()[0, :3].tolist() == list(plt.matplotlib.colors.to_rgb(ax.lines[1].get_color()))
+
+
+def test_plot_losses_leaves_no_curve_out():
+    _, ax = plt.subplots()
+    helpers.plot_losses(ax, {str(number): [1.0, 0.5] for number in range(len(helpers.COLORS) + 1)})
+    assert len(ax.lines) == len(helpers.COLORS) + 1
+
+
+# Pictures while they are generated
+
+
+@every_picture
+@every_step
+def test_frames_begin_with_nothing_and_end_with_the_picture(picture, step):
+    batch = batch_of(picture, step)
+    frames = helpers.frames(batch, picture.shape, 4)
+    assert list(frames) == [0, batch.shape[1] // 3, batch.shape[1] * 2 // 3, batch.shape[1]]
+    first, *_, last = frames.values()
+    assert all(frame.shape == (ROWS, COLUMNS, 3) and frame.dtype == np.uint8 for frame in frames.values())
+    assert (first == TO_COME).all()
+    assert (last == in_rgb(picture)).all()
+
+
+@every_picture
+@every_step
+def test_a_frame_shows_the_steps_so_far(picture, step):
+    batch = batch_of(picture, step)
+    for steps, frame in helpers.frames(batch, picture.shape, batch.shape[1] + 1).items():
+        pixels = steps * (COLUMNS if step == "row" else 1)
+        assert (frame.reshape(-1, 3)[:pixels] == in_rgb(picture).reshape(-1, 3)[:pixels]).all()
+        assert (frame.reshape(-1, 3)[pixels:] == TO_COME).all()
+
+
+def test_filmstrip_shows_the_frames():
+    figure = helpers.filmstrip(batch_of(COLOUR), COLOUR.shape, count=4, title="A strip", unit="rows")
+    assert figure.get_suptitle() == "A strip"
+    assert [ax.get_title() for ax in figure.axes] == ["0 rows", "2 rows", "4 rows", "6 rows"]
+    frames = helpers.frames(batch_of(COLOUR), COLOUR.shape, 4)
+    for ax, frame in zip(figure.axes, frames.values(), strict=True):
+        assert (ax.images[0].get_array() == frame).all()
+
+
+@every_picture
+@every_step
+def test_animated_png(picture, step):
+    data = helpers.animated_png(batch_of(picture, step), picture.shape, count=4, scale=3, seconds=2.0)
+    assert data.startswith(b"\x89PNG") and b"acTL" in data  # the chunk that makes a PNG an animated one
+    image = Image.open(io.BytesIO(data))
+    assert image.n_frames == 4
+    assert image.size == (3 * COLUMNS, 3 * ROWS)
+    durations = []
+    for number, frame in enumerate(helpers.frames(batch_of(picture, step), picture.shape, 4).values()):
+        image.seek(number)
+        durations.append(image.info["duration"])
+        assert (np.asarray(image.convert("RGB")) == np.kron(frame, np.ones((3, 3, 1), np.uint8))).all()
+    assert durations == [500, 500, 500, 1000]
+    assert (np.asarray(image.convert("RGB"))[::3, ::3] == in_rgb(picture)).all()

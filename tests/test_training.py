@@ -1,0 +1,239 @@
+"""Training is repeatable, stops cleanly when it is interrupted or fails, and asks nothing of a model but its loss."""
+
+import math
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import helpers
+
+TINY = helpers.to_batch([[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]], 2)
+
+
+class Slope(nn.Module):
+    """Its loss is its one weight times a factor, so that Adam moves the weight by the whole learning rate.
+
+    before_loss: called with the number of the loss, from 0, before each.
+    """
+
+    def __init__(self, factor=1.0, before_loss=lambda number: None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(3.0))
+        self.factor, self.before_loss, self.modes = factor, before_loss, []
+
+    def loss(self, sequences):
+        self.before_loss(len(self.modes))
+        self.modes.append(self.training)
+        return self.factor * self.weight
+
+
+def small_model(seed=0, **settings):
+    torch.manual_seed(seed)
+    return helpers.GenModel(4, 16, **settings)
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def is_finite(model):
+    return all(weight.isfinite().all() for weight in model.state_dict().values())
+
+
+# What it does
+
+
+@pytest.mark.parametrize("predicts", helpers.PREDICTS)
+@pytest.mark.parametrize("settings", [{}, {"norm": "batch"}, {"output": "seq2vec", "window": 3}], ids=str)
+def test_loss_falls_far_below_the_untrained(settings, predicts):
+    history = helpers.train(small_model(predicts=predicts, **settings), TINY, steps=120, learning_rate=0.03)
+    assert history.loss[-1] < 0.1 * history.loss[0]
+
+
+def test_same_seed_gives_the_same_history():
+    def run(seed):
+        model = small_model(seed, norm="batch")
+        return helpers.train(model, TINY, steps=5, probe=lambda m: {"loss": m.loss(TINY).item()}, probe_at=[0, 5])
+
+    first, again, other = run(1), run(1), run(2)
+    assert (first.loss, first.probes) == (again.loss, again.probes)
+    assert first.loss != other.loss
+
+
+def test_first_loss_is_the_untrained_models():
+    untrained = small_model().loss(TINY).item()
+    history = helpers.train(small_model(), TINY, steps=3)
+    assert history.loss[0] == untrained
+    assert len(history.loss) == len(history.seconds) == 3
+    assert not history.interrupted
+
+
+def test_learning_rate_falls_along_half_a_cosine():
+    history = helpers.train(
+        Slope(), None, steps=8, learning_rate=0.01, probe=lambda m: {"weight": m.weight.item()}, probe_at=range(9)
+    )
+    _, weights = history.probed("weight")
+    expected = [0.01 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+    assert (weights[:-1] - weights[1:]).tolist() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize(("clip", "gradient"), [(0.5, 0.5), (2000, 1000)])
+def test_gradient_is_clipped_and_does_not_add_up(clip, gradient):
+    probe = {"probe": lambda m: {"gradient": m.weight.grad.item()}, "probe_at": [1, 2, 3]}
+    _, gradients = helpers.train(Slope(1000), None, steps=3, clip=clip, **probe).probed("gradient")
+    assert gradients.tolist() == pytest.approx([gradient] * 3)
+
+
+def test_trains_in_training_mode_and_leaves_evaluation_mode():
+    model = Slope()
+    history = helpers.train(model, None, steps=3, probe=lambda m: m.eval() and {}, probe_at=range(4))
+    assert model.modes == [True] * 3
+    assert not model.training
+    assert len(history.probes) == 4
+
+
+# The probe and the clock
+
+
+def test_probe_is_called_after_the_updates_asked_for():
+    model = Slope()
+    history = helpers.train(model, None, steps=5, probe=lambda m: {"updates": len(m.modes)}, probe_at=[5, 0, 3, 3, 9])
+    steps, updates = history.probed("updates")
+    assert steps.tolist() == updates.tolist() == [0, 3, 5]
+
+
+def test_probe_does_not_count_in_the_seconds(monkeypatch):
+    now = 0
+
+    def pass_time(seconds):
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(helpers, "time", SimpleNamespace(perf_counter=lambda: now))
+    model = Slope(before_loss=lambda number: pass_time(1))
+    history = helpers.train(model, None, steps=3, probe=lambda m: pass_time(100) or {}, probe_at=range(4))
+    assert history.seconds == [1, 2, 3]
+
+
+# Stopping early
+
+
+@pytest.mark.parametrize("step", [0, 2, 5])
+def test_interrupt_from_the_probe(step):
+    model = small_model(norm="batch")
+    history = helpers.train(model, TINY, steps=5, probe=interrupt, probe_at=[step])
+    assert history.interrupted and len(history.loss) == len(history.seconds) == step
+    assert not model.training
+    assert helpers.generate(model, 6)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_interrupt_within_the_loss(monkeypatch, step):
+    model = small_model()
+    calls, loss = [], model.loss
+
+    def loss_or_interrupt(sequences):
+        calls.append(len(calls))
+        return loss(sequences) if len(calls) <= step else interrupt()
+
+    monkeypatch.setattr(model, "loss", loss_or_interrupt)
+    history = helpers.train(model, TINY, steps=5)
+    assert history.interrupted and len(history.loss) == step
+    assert not model.training
+    assert helpers.generate(model, 6)[0].isfinite().all()
+    monkeypatch.undo()
+    assert not helpers.train(model, TINY, steps=2).interrupted  # it can be trained on
+
+
+def test_loss_that_is_not_finite_stops_before_the_update():
+    def break_third(number):
+        model.factor = math.nan if number == 2 else 1
+
+    model = Slope(before_loss=break_third)
+    probe = {"probe": lambda m: {"weight": m.weight.item()}, "probe_at": [2]}
+    with pytest.raises(helpers.TrainingError, match=r"At step 2 the loss is nan.*Lower the learning rate") as raised:
+        helpers.train(model, None, steps=5, **probe)
+    history = raised.value.history
+    assert len(history.loss) == len(history.seconds) == 2
+    assert model.weight.item() == history.probes[0]["weight"]
+
+
+def test_gradient_that_is_not_finite_stops_before_the_update():
+    class Root(Slope):
+        def loss(self, sequences):
+            return (self.weight - 3).sqrt()  # 0, with an infinite slope
+
+    model = Root()
+    with pytest.raises(helpers.TrainingError, match=r"the loss is 0.0 and its gradient's norm inf"):
+        helpers.train(model, None, steps=5)
+    assert model.weight.item() == 3
+
+
+@pytest.mark.parametrize("norm", [None, "batch", "layer"])
+def test_learning_rate_far_too_high(norm):
+    model = small_model(norm=norm)
+    with pytest.raises(helpers.LabError, match="Lower the learning rate") as raised:
+        helpers.train(model, TINY, steps=50, learning_rate=3e37)
+    assert raised.value.history.loss
+    assert is_finite(model)
+
+
+# Arguments that cannot be used
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.5, True, "3", None])
+def test_bad_steps(steps):
+    with pytest.raises(helpers.LabError, match="steps must be a whole number of at least 1"):
+        helpers.train(Slope(), None, steps=steps)
+
+
+@pytest.mark.parametrize("learning_rate", [-0.1, math.nan, "0.1", None])
+def test_bad_learning_rate(learning_rate):
+    with pytest.raises(helpers.LabError, match="learning_rate"):
+        helpers.train(Slope(), None, steps=1, learning_rate=learning_rate)
+
+
+def test_batch_norm_cannot_train_on_one_step():
+    with pytest.raises(helpers.LabError, match=r"[Bb]atch norm"):
+        helpers.train(small_model(norm="batch"), TINY[:, :1], steps=1)
+
+
+# The progress bar
+
+
+def test_no_progress_bar_in_tests(capsys):
+    helpers.train(Slope(), None, steps=3, label="digging")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_bar_for_someone_who_watches(capsys, monkeypatch):
+    monkeypatch.setattr(helpers, "someone_watches", lambda: True)
+    helpers.train(Slope(), None, steps=3, label="digging")
+    shown = capsys.readouterr()
+    assert shown.out == "" and "digging" in shown.err and "/3" in shown.err
+
+
+def in_notebook(**content):
+    kernel = SimpleNamespace(get_parent=lambda channel: {"content": content})
+    return SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=kernel))
+
+
+@pytest.mark.parametrize(
+    ("ipython", "terminal", "watched"),
+    [
+        (None, False, False),
+        (None, True, True),
+        (SimpleNamespace(get_ipython=lambda: None), False, False),
+        (SimpleNamespace(get_ipython=lambda: SimpleNamespace()), True, True),  # IPython in a terminal
+        (in_notebook(allow_stdin=True), False, True),
+        (in_notebook(allow_stdin=False), True, False),
+        (in_notebook(), True, False),
+    ],
+)
+def test_who_watches(monkeypatch, ipython, terminal, watched):
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert helpers.someone_watches() is watched
