@@ -434,7 +434,10 @@ def train(model, sequences, *, steps, learning_rate=0.01, clip=1.0, probe=None, 
                 loss = model.loss(sequences)
                 loss.backward()
                 norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-                if not (math.isfinite(loss.item()) and math.isfinite(norm)):
+                # Coming back through a thousand steps a gradient can be so long that only its norm overflows. Clipping
+                # has then made it 0, which does no harm; a gradient that is not finite itself, it has made NaN.
+                usable = math.isfinite(norm) or all(w.grad.isfinite().all() for w in model.parameters())
+                if not (math.isfinite(loss.item()) and usable):
                     message = f"At step {step} the loss is {loss.item()} and its gradient's norm {norm.item()}."
                     raise TrainingError(f"{message} Lower the learning rate (now {learning_rate}).", history)
                 optimizer.step()

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FARTHEST = ("default", 2)
+FARTHEST = ("default", 1)
 MACHINES = [(capability, threads) for capability in ("default", "avx2", "avx512") for threads in (1, 2)]
 
 

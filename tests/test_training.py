@@ -172,6 +172,20 @@ def test_gradient_that_is_not_finite_stops_before_the_update():
     assert model.weight.item() == 3
 
 
+def test_gradient_whose_norm_alone_overflows_does_no_harm():
+    class Cliffs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.full((2,), 1e-30))
+
+        def loss(self, sequences):
+            return (self.weight * 3e38).sum()  # each slope is finite, their length is not
+
+    model = Cliffs()
+    history = helpers.train(model, None, steps=5)
+    assert len(history.loss) == 5 and model.weight.tolist() == pytest.approx([1e-30, 1e-30])
+
+
 @pytest.mark.parametrize("norm", [None, "batch", "layer"])
 def test_learning_rate_far_too_high(norm):
     model = small_model(norm=norm)
