@@ -143,8 +143,8 @@ def binarize(picture, threshold=128):
         from skimage.filters import threshold_otsu
 
         # Otsu's threshold is the last value of the lower class, hence + 1.
-        threshold = np.array([threshold_otsu(picture[..., channel]) + 1 for channel in range(picture.shape[-1])])
-    elif not isinstance(threshold, int | float) or math.isnan(threshold):
+        threshold = np.array([int(threshold_otsu(picture[..., channel])) + 1 for channel in range(picture.shape[-1])])
+    elif not isinstance(threshold, int | float | np.number) or math.isnan(threshold):
         raise LabError(f"threshold must be a number or 'otsu', not {threshold!r}.")
     return (picture >= threshold).astype(np.uint8)
 
@@ -382,7 +382,7 @@ def load_model(path):
 
 @dataclass
 class History:
-    """What a training run leaves: the loss before each update, seconds of training up to it, what the probe saw."""
+    """What a training run leaves: the loss before each update, seconds of training after it, what the probe saw."""
 
     loss: list = field(default_factory=list)
     seconds: list = field(default_factory=list)
@@ -414,7 +414,7 @@ def train(model, sequences, *, steps, learning_rate=0.01, clip=1.0, probe=None, 
     Raises TrainingError, before the update, when the loss or its gradient is not finite.
     """
     whole("steps", steps)
-    if not isinstance(learning_rate, int | float) or not learning_rate > 0:
+    if not isinstance(learning_rate, int | float) or not 0 < learning_rate < math.inf:
         raise LabError(f"learning_rate must be a number above 0, not {learning_rate!r}.")
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -597,9 +597,10 @@ class Claims:
         if not holds:
             if self.asserted:
                 raise AssertionError(f"{claim}: expected {measured} {unit} ({verdict}), but measured {figure}")
-            measured, verdict = f"{figure}", "not on this picture"
+            measured, unit, verdict = "otherwise", "see this run's figures", "not on this picture"
         now = time.perf_counter()
-        figure = np.asarray(figure, dtype=float).round(6).tolist() if figure is not None else None
+        if figure is not None:
+            figure = [round(float(value), 6) if np.isfinite(value) else None for value in np.ravel(figure)]
         row = {"claim": claim, "measured": measured, "unit": unit, "verdict": verdict}
         self.rows.append({**row, "figure": figure, "seconds": round(now - self._since, 1)})
         self._since = now
@@ -635,6 +636,9 @@ def save_curves(path, settings, curves):
 def load_curves(path, settings):
     """The reference curves, name -> (seeds, steps), or an empty dict (which says why) where they do not apply."""
     path = Path(path)
+    if not path.is_file():
+        print(f"Not compared with reference curves: there is no file {path.name}. `make reference` draws them.")
+        return {}
     with path.open() as file:
         stored = json.loads(file.readline().removeprefix("# "))
         rows = list(csv.reader(file))[1:]
@@ -726,7 +730,10 @@ def plot_losses(ax, curves, reference=None, x=None):
 
 
 def frames(batch, shape, count):
-    """The first sequence of a batch while it is generated: `count` pictures, uint8 RGB, what is to come in blue."""
+    """The first sequence of a batch while it is generated: steps done -> picture, uint8 RGB, what is to come in blue.
+
+    `count` pictures evenly spaced from none done to all, or as many as there are different ones.
+    """
     picture = np.broadcast_to(as_picture(batch, shape), (*shape[:2], 3))
     steps = batch.shape[1]
     to_come = np.arange(picture[..., 0].size).reshape(shape[:2]) * steps // picture[..., 0].size  # step of each pixel

@@ -118,7 +118,7 @@ def print_table(rows):
     for line, (_, row) in zip(lines, rows, strict=True):
         print(form.format(*line).rstrip())
         if row["figure"] is not None:
-            print(f"      this run: {row['figure']}")
+            print(f"      this run: {', '.join(str(figure) for figure in row['figure'])}")
 
 
 def reference(notebooks):

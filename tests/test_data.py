@@ -63,7 +63,13 @@ def test_binarize_by_otsu_is_idempotent(picture):
     bits = helpers.binarize(picture, "otsu")
     assert bits.dtype == np.uint8 and bits.shape == picture.shape
     assert set(np.unique(bits)) <= {0, 1}
-    assert (helpers.binarize(bits, "otsu") == bits).all()
+    two_valued = bits.min((0, 1)) != bits.max((0, 1))  # a channel of one value has nothing to part, and is all 0
+    assert (helpers.binarize(bits, "otsu") == bits)[..., two_valued].all()
+
+
+@pytest.mark.parametrize("value", [0, 1, 254, 255])
+def test_binarize_by_otsu_has_nothing_to_part_in_a_picture_of_one_value(value):
+    assert not helpers.binarize(np.full((2, 3, 1), value, np.uint8), "otsu").any()
 
 
 def test_binarize_by_otsu_parts_each_channel_by_itself():

@@ -237,10 +237,10 @@ def test_claim_that_fails_where_nothing_is_asserted_is_said(capsys):
     claims.check("Loss falls", False, "below 0.2", "nats", "confirmed", figure=0.7)
     claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", figure=0.1)
     assert capsys.readouterr().out.splitlines() == [
-        "Loss falls: 0.7 nats -> not on this picture",
+        "Loss falls: otherwise see this run's figures -> not on this picture",
         "Loss falls: below 0.2 nats -> confirmed",
     ]
-    assert [row["figure"] for row in claims.rows] == [0.7, 0.1]
+    assert [row["figure"] for row in claims.rows] == [[0.7], [0.1]]
 
 
 def test_table_shows_the_claims_and_keeps_figures_in_the_metadata(monkeypatch):
@@ -259,4 +259,4 @@ def test_table_shows_the_claims_and_keeps_figures_in_the_metadata(monkeypatch):
         "| Bits are exact | 1.0 | of bits | confirmed |",
     ]
     assert options == {"raw": True, "metadata": {"claims": claims.rows}}
-    assert [row["figure"] for row in options["metadata"]["claims"]] == [0.123, None]
+    assert [row["figure"] for row in options["metadata"]["claims"]] == [[0.123], None]

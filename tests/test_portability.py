@@ -1,7 +1,7 @@
 """Checked outputs hold on other people's machines: other processors, one thread or two.
 
 ATEN_CPU_CAPABILITY makes torch compute as on a processor without the newer instructions. `make test` tries the one
-farthest from a current processor; `make portability` tries them all.
+farthest from a current processor; `make portability` tries the others.
 """
 
 import os

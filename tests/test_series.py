@@ -39,7 +39,7 @@ def test_leaves_notebook_page_and_plots_and_prints_the_table(folders, capsys):
     assert "sum" in printed and "holds" in printed and "this run: 4.0" in printed
     assert (series.BUILD / "01_sums.html").stat().st_size > 1000
     assert (series.BUILD / "plots" / "01_sums" / "the-sum.png").is_file()
-    assert series.claims_of(nbformat.read(series.BUILD / "01_sums.ipynb", as_version=4))[0]["figure"] == 4.0
+    assert series.claims_of(nbformat.read(series.BUILD / "01_sums.ipynb", as_version=4))[0]["figure"] == [4.0]
     assert (series.NOTEBOOKS / "01_sums.ipynb").read_bytes() == before
 
 
