@@ -169,6 +169,26 @@ def unflatten(sequence, shape):
     return sequence.reshape(shape)  # (steps, input_size) -> (rows, columns, channels)
 
 
+def to_bit_planes(sequence):
+    """Bytes (steps, input_size), uint8, as the bits of their Gray code, (steps, input_size * 8), highest bit first.
+
+    In Gray's code neighbouring numbers differ in one bit, so that a small step in grey does not flip all eight.
+    """
+    sequence = np.asarray(sequence)
+    if sequence.dtype != np.uint8 or sequence.ndim != 2:
+        raise LabError(f"Bit planes are made of bytes (steps, input_size), not of {sequence.dtype} {sequence.shape}.")
+    gray = sequence ^ (sequence >> 1)
+    return np.unpackbits(gray, axis=-1)  # (steps, input_size) -> (steps, input_size * 8)
+
+
+def from_bit_planes(bits):
+    """The inverse of `to_bit_planes`: bits (steps, input_size * 8) -> uint8 (steps, input_size)."""
+    gray = np.packbits(np.asarray(bits, dtype=np.uint8), axis=-1)  # (steps, input_size * 8) -> (steps, input_size)
+    for shift in (1, 2, 4):  # each bit is the parity of itself and all higher ones
+        gray = gray ^ (gray >> shift)
+    return gray
+
+
 def to_batch(sequence, levels):
     """Whole numbers 0 .. levels - 1, (steps, input_size), as a batch of one in [0, 1]: float (1, steps, input_size)."""
     sequence = np.asarray(sequence)
@@ -312,9 +332,12 @@ class GenModel(nn.Module):
         windows = padded.unfold(1, self.window, 1).transpose(2, 3)  # (batch, steps, window, input_size)
         return self(windows.flatten(0, 1)).unflatten(0, (batch, steps))  # (batch * steps, ...) -> (batch, steps, ...)
 
-    def loss(self, sequences):
-        """Mean loss per value, teacher-forced: squared error for "values", else negative log-likelihood in nats."""
-        outputs = self.teacher_forced(sequences)
+    def loss(self, sequences, told=None):
+        """Mean loss per value, teacher-forced: squared error for "values", else negative log-likelihood in nats.
+
+        told: the steps that stand before each prediction, where they are not the true ones (None: they are).
+        """
+        outputs = self.teacher_forced(sequences if told is None else told)
         if self.predicts == "values":
             return F.mse_loss(outputs, sequences)
         if self.predicts == "bits":
@@ -402,12 +425,14 @@ class TrainingError(LabError):
         self.history = history
 
 
-def train(model, sequences, *, steps, learning_rate=0.01, clip=1.0, probe=None, probe_at=(), label="training"):
+def train(model, sequences, *, steps, learning_rate=0.01, clip=1.0, noise=0.0, probe=None, probe_at=()):
     """Minimise `model.loss(sequences)` with Adam for `steps` updates, the gradient's norm clipped to `clip`.
 
     The learning rate falls to 0 along half a cosine, so that the last weights have settled.
 
     It knows nothing of the model but `loss`. Set the seed before the model is built: torch.manual_seed.
+    noise: the probability with which each value that the model is told, not those it must predict, is turned into its
+        opposite, 1 - value, anew at each step.
     probe: called as probe(model) after each number of updates in `probe_at`; returns a dict of measurements. Its time
         is not counted.
     An interrupt (Ctrl-C, or the stop button) returns what was trained so far, with `history.interrupted` set.
@@ -416,6 +441,8 @@ def train(model, sequences, *, steps, learning_rate=0.01, clip=1.0, probe=None, 
     whole("steps", steps)
     if not isinstance(learning_rate, int | float) or not 0 < learning_rate < math.inf:
         raise LabError(f"learning_rate must be a number above 0, not {learning_rate!r}.")
+    if not 0 <= noise <= 1:
+        raise LabError(f"noise is a probability, from 0 to 1, not {noise!r}.")
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     history, seconds, probe_at = History(), 0.0, set(probe_at)
@@ -426,12 +453,16 @@ def train(model, sequences, *, steps, learning_rate=0.01, clip=1.0, probe=None, 
 
     try:
         look(0)
-        with progress(range(steps), label) as bar:
+        with progress(range(steps), "training") as bar:
             for step in bar:
                 started = time.perf_counter()
                 model.train()
                 optimizer.zero_grad()
-                loss = model.loss(sequences)
+                if noise:
+                    told = torch.where(torch.rand_like(sequences) < noise, 1 - sequences, sequences)
+                    loss = model.loss(sequences, told)
+                else:
+                    loss = model.loss(sequences)
                 loss.backward()
                 norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
                 # Coming back through a thousand steps a gradient can be so long that only its norm overflows. Clipping
@@ -451,6 +482,26 @@ def train(model, sequences, *, steps, learning_rate=0.01, clip=1.0, probe=None, 
     finally:
         model.eval()
     return history
+
+
+@torch.no_grad()
+def fit_readout(model, sequences):
+    """Set the output layer of a model that predicts bits by one least-squares solve, and train nothing.
+
+    The outputs asked for are 1 where a bit is 1 and -1 where it is 0, for each step told the true steps before it.
+    Solved with all digits of double precision; among equally good solutions, the smallest.
+    Returns the rank of the states (steps, features + 1) that it was solved from; with rank = steps it is exact.
+    """
+    states = []
+    hook = model.head.register_forward_hook(lambda head, inputs, outputs: states.append(inputs[0]))
+    model.eval().teacher_forced(sequences)
+    hook.remove()
+    states = F.pad(states[0].double(), (0, 1), value=1)  # (steps, features + 1): the last is the bias's
+    wanted = 2 * sequences.flatten(0, 1).double() - 1  # (batch, steps, input_size) -> (batch * steps, input_size)
+    solved = torch.linalg.lstsq(states, wanted, driver="gelsd")
+    model.head.weight.copy_(solved.solution[:-1].T)
+    model.head.bias.copy_(solved.solution[-1])
+    return int(solved.rank)
 
 
 def progress(iterable, label):

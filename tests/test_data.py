@@ -323,3 +323,22 @@ def test_bad_levels(levels, value):
 def test_bad_levels_back(levels):
     with pytest.raises(helpers.LabError, match="levels must be a whole number of at least 2"):
         helpers.to_levels(torch.zeros(1, 1, 1), levels)
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 6))))
+def test_bit_planes_round_trip(sequence):
+    bits = helpers.to_bit_planes(sequence)
+    assert bits.shape == (sequence.shape[0], sequence.shape[1] * 8) and set(np.unique(bits)) <= {0, 1}
+    assert np.array_equal(helpers.from_bit_planes(bits), sequence)
+
+
+def test_bit_planes_of_neighbouring_levels_differ_in_one_bit():
+    bits = helpers.to_bit_planes(np.arange(256, dtype=np.uint8)[:, None])  # (256, 8)
+    assert (np.abs(np.diff(bits.astype(int), axis=0)).sum(1) == 1).all()
+    assert bits[128, 0] == 1 and bits[127, 0] == 0  # the highest first
+
+
+@pytest.mark.parametrize("sequence", [np.zeros((2, 2)), np.zeros(3, np.uint8), np.zeros((2, 2), np.int64)])
+def test_bit_planes_of_anything_but_bytes(sequence):
+    with pytest.raises(helpers.LabError, match="made of bytes"):
+        helpers.to_bit_planes(sequence)

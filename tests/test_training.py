@@ -219,15 +219,15 @@ def test_batch_norm_cannot_train_on_one_step():
 
 
 def test_no_progress_bar_in_tests(capsys):
-    helpers.train(Slope(), None, steps=3, label="digging")
+    helpers.train(Slope(), None, steps=3)
     assert capsys.readouterr() == ("", "")
 
 
 def test_progress_bar_for_someone_who_watches(capsys, monkeypatch):
     monkeypatch.setattr(helpers, "someone_watches", lambda: True)
-    helpers.train(Slope(), None, steps=3, label="digging")
+    helpers.train(Slope(), None, steps=3)
     shown = capsys.readouterr()
-    assert shown.out == "" and "digging" in shown.err and "/3" in shown.err
+    assert shown.out == "" and "training" in shown.err and "/3" in shown.err
 
 
 def in_notebook(**content):
@@ -251,3 +251,60 @@ def test_who_watches(monkeypatch, ipython, terminal, watched):
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     assert helpers.someone_watches() is watched
+
+
+# Noise on what the model is told
+
+
+def test_noise_reaches_what_is_told_and_not_what_is_predicted():
+    class Listener(Slope):
+        def loss(self, sequences, told=None):
+            self.heard.append((sequences, told))
+            return self.weight
+
+    model, sequences = Listener(), torch.rand(1, 200, 5)
+    model.heard = []
+    helpers.train(model, sequences, steps=2, noise=0.3)
+    for predicted, told in model.heard:
+        assert torch.equal(predicted, sequences)
+        changed = told != sequences
+        assert torch.equal(told[changed], 1 - sequences[changed]) and 0.2 < changed.float().mean() < 0.4
+    assert not torch.equal(model.heard[0][1], model.heard[1][1])  # anew at each step
+
+
+def test_loss_told_something_else_predicts_the_true_steps():
+    model = small_model()
+    told = 1 - TINY
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(model.teacher_forced(told), TINY)
+    assert model.loss(TINY, told).item() == pytest.approx(wanted.item())
+    assert model.loss(TINY, told).item() != pytest.approx(model.loss(TINY).item())
+
+
+@pytest.mark.parametrize("noise", [-0.1, 1.1, float("nan")])
+def test_noise_that_is_no_probability(noise):
+    with pytest.raises(helpers.LabError, match="noise is a probability"):
+        helpers.train(small_model(), TINY, steps=1, noise=noise)
+
+
+# The least-squares readout of an untrained model
+
+
+@pytest.mark.parametrize("cell", helpers.CELLS)
+@pytest.mark.parametrize("settings", [{}, {"output": "seq2vec", "window": 3}, {"norm": "layer"}])
+def test_readout_restores_noise_from_an_untrained_model(cell, settings):
+    torch.manual_seed(0)
+    bits = torch.randint(0, 2, (1, 12, 40)).float()
+    model = helpers.GenModel(40, 16, cell=cell, **settings)
+    before = model.rnn.weight_hh_l0.clone()
+    assert helpers.fraction_exact(helpers.generate(model, 12)[0], bits, 2) < 0.8
+    assert helpers.fit_readout(model, bits) == 12
+    assert helpers.fraction_exact(helpers.generate(model, 12)[0], bits, 2) == 1
+    assert torch.equal(model.rnn.weight_hh_l0, before)  # nothing but the output layer was set
+
+
+def test_readout_with_fewer_features_than_steps_does_not_restore_noise():
+    torch.manual_seed(0)
+    bits = torch.randint(0, 2, (1, 12, 40)).float()
+    model = helpers.GenModel(40, 6)
+    assert helpers.fit_readout(model, bits) == 7
+    assert helpers.fraction_exact(helpers.generate(model, 12)[0], bits, 2) < 1
