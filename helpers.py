@@ -14,6 +14,7 @@ Source of the experiments: "PixelRNN, image generation with RNN (lab note 1: mod
 import contextlib
 import copy
 import csv
+import gzip
 import io
 import itertools
 import json
@@ -22,6 +23,8 @@ import os
 import sys
 import time
 import warnings
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +43,12 @@ DATA = Path(__file__).parent / "data"
 # A recurrent step waits for the one before it, and small steps share out badly: one thread is the fastest here.
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1)
+
+
+def use_all_cores():
+    """As many threads as this process may use, for large matrices; OMP_NUM_THREADS, where it is set, still decides."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 
 
 class LabError(ValueError):
@@ -215,30 +224,192 @@ def _checked_picture(picture):
     return picture
 
 
+def load_digits():
+    """The 1,797 digits inside scikit-learn, 8 x 8, levels 0 .. 16: uint8 (count, rows, columns).
+
+    Grey, so that a picture's rows are its steps: (count, rows, columns) is (batch, steps, input_size).
+    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", 1998, UCI repository; its test part.
+    """
+    import sklearn.datasets  # here, so that other notebooks do not wait for it
+
+    return sklearn.datasets.load_digits().images.astype(np.uint8)
+
+
+MNIST_FILES = {
+    "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+}  # name -> SHA-256 of name.gz
+MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+MNIST_ARRAYS = (("train_images", "x_train"), ("test_images", "x_test"))  # of an .npz, by either name
+MNIST_HELP = (
+    "Set the environment variable PIXELRNN_MNIST (or the parameter MNIST) to the folder that holds MNIST's files "
+    f"({', '.join(MNIST_FILES)}, as they are or as .gz), to an .npz with the arrays train_images and test_images, or "
+    "to the word download, which fetches 12 MB into data/mnist/."
+)
+
+
+def load_mnist(source=None):
+    """MNIST's training and test images, uint8 (count, 28, 28) each, in their original order.
+
+    source: a folder with the two IDX files, plain or .gz; an .npz with train_images and test_images (or x_train and
+        x_test); "download", which fetches them once and checks their SHA-256; None takes the environment variable
+        PIXELRNN_MNIST. A relative path starts in the project's folder.
+    Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998.
+
+    Raises LabError, which says what to do, where there is none or what is there is damaged.
+    """
+    source = source or os.environ.get("PIXELRNN_MNIST")
+    if not source:
+        raise LabError(f"MNIST is not part of this project. {MNIST_HELP}")
+    path = _download_mnist() if source == "download" else DATA.parent / Path(source).expanduser()
+    try:
+        if path.is_dir():
+            images = [_read_idx(path / name) for name in MNIST_FILES]
+        else:
+            with np.load(path, allow_pickle=False) as file:
+                images = [file[name if name in file else other] for name, other in MNIST_ARRAYS]
+    except FileNotFoundError as error:
+        raise LabError(f"There is no MNIST at {source}: {error.filename} is missing. {MNIST_HELP}") from error
+    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise LabError(f"MNIST at {source} is damaged or is something else: {error}. {MNIST_HELP}") from error
+    for array in images:
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[1:] != (28, 28) or len(array) == 0:
+            raise LabError(f"MNIST's images are uint8 (count, 28, 28), those at {source} {array.dtype} {array.shape}.")
+    return images
+
+
+def binarized_mnist(source=None, static=False):
+    """MNIST binarised by one protocol: training, validation and test sequences, float32 (count, 28, 28).
+
+    A grey value is the probability of a 1 (Salakhutdinov and Murray 2008). Training is on the first 50,000 training
+    images, settings are chosen on the other 10,000 (validation), results are of all 10,000 test images; validation and
+    test are binarised once with a fixed seed. Training images stay grey, to be binarised anew for each batch
+    (dynamic: `train(..., prepare=torch.bernoulli)`), or are binarised once too (static). Source: see `load_mnist`.
+    """
+    images, test = (torch.tensor(part, dtype=torch.float32) / 255 for part in load_mnist(source))
+    if len(images) <= 10_000:
+        raise LabError(f"MNIST has 60,000 training images, not {len(images):,}: some are kept for validation.")
+    seeded = torch.Generator().manual_seed(0)
+    test, validation = torch.bernoulli(test, generator=seeded), torch.bernoulli(images[-10_000:], generator=seeded)
+    training = images[:-10_000]
+    return torch.bernoulli(training, generator=seeded) if static else training, validation, test
+
+
+def _read_idx(path):
+    """The images of an IDX file, plain or .gz: big-endian 2051, count, rows, columns, then a byte for each pixel."""
+    packed = path.with_name(path.name + ".gz")
+    with gzip.open(packed) if packed.is_file() else path.open("rb") as file:
+        head, body = file.read(16), file.read()
+    if len(head) < 16 or head[:4] != b"\0\0\x08\x03":
+        raise ValueError(f"{path.name} does not begin like MNIST's images")
+    return np.frombuffer(body, np.uint8).reshape(np.frombuffer(head, ">u4")[1:])  # -> (count, rows, columns)
+
+
+def _download_mnist():
+    """The folder of MNIST's files, fetched where they are not there yet."""
+    import pooch
+
+    try:
+        for name, sha256 in MNIST_FILES.items():
+            pooch.retrieve(f"{MNIST_URL}{name}.gz", sha256, f"{name}.gz", DATA / "mnist", progressbar=someone_watches())
+    except (OSError, ValueError) as error:  # no network; not the file that was promised
+        raise LabError(f"MNIST could not be downloaded: {error}. {MNIST_HELP}") from error
+    return DATA / "mnist"
+
+
+class KnownSource:
+    """Binary pictures whose probabilities are known: each value is drawn given the value above and the one to its left.
+
+    rule: (above, left), each (..., columns) of 0 and 1, the whole row above and for each value the one to its left ->
+        the probability that the value is 1, (..., columns). The first row is drawn evenly; left of a row is 0.
+
+    Sequences are (batch, rows, columns) of 0 and 1, float32.
+    """
+
+    def __init__(self, rule, rows, columns):
+        self.rule, self.rows, self.columns = rule, whole("rows", rows), whole("columns", columns)
+
+    def draw(self, count):
+        """`count` sequences. Set the seed before: torch.manual_seed."""
+        chance = torch.rand(count, self.rows, self.columns)
+        rows = [(chance[:, 0] < 0.5).float()]
+        for t in range(1, self.rows):
+            row = torch.zeros(count, self.columns)
+            for i in range(self.columns):
+                ones = self.rule(rows[-1], F.pad(row[:, :-1], (1, 0)))  # (count, columns)
+                row[:, i] = (chance[:, t, i] < ones[:, i]).float()
+            rows.append(row)
+        return torch.stack(rows, 1)
+
+    def nats(self, sequences):
+        """The true negative log-likelihood of each sequence, nats: (batch,). No model is better on average."""
+        self._check(sequences)
+        ones = self.rule(sequences[:, :-1], F.pad(sequences[:, 1:, :-1], (1, 0)))  # left of a row is 0
+        return self._nats(ones, sequences)
+
+    def row_independent_nats(self, sequences):
+        """That of the best model that predicts the values of a row independently of each other, nats: (batch,).
+
+        It predicts each value's marginal given the row above, by forward recursion along the row:
+        P(1) = P(left is 1) P(1 | left is 1) + P(left is 0) P(1 | left is 0).
+        """
+        self._check(sequences)
+        above = sequences[:, :-1]
+        after_zero, after_one = self.rule(above, torch.zeros_like(above)), self.rule(above, torch.ones_like(above))
+        ones = [after_zero[..., 0]]
+        for i in range(1, self.columns):
+            ones.append(ones[-1] * after_one[..., i] + (1 - ones[-1]) * after_zero[..., i])
+        return self._nats(torch.stack(ones, -1), sequences)
+
+    def _check(self, sequences):
+        if sequences.shape[1:] != (self.rows, self.columns) or not ((sequences == 0) | (sequences == 1)).all():
+            raise LabError(f"This source writes 0 and 1, (batch, {self.rows}, {self.columns}); it was given others.")
+
+    def _nats(self, ones, sequences):
+        """From the probabilities that the values below the first row are 1, (batch, rows - 1, columns)."""
+        below = F.binary_cross_entropy(ones.double(), sequences[:, 1:].double(), reduction="none").sum((1, 2))
+        return (below + self.columns * math.log(2)).numpy()
+
+
+def rule_90(above, left, flips=0.05):
+    """Noisy cellular automaton: the exclusive or of the two neighbours above, flipped now and then."""
+    neighbours = F.pad(above, (1, 1))  # outside is 0
+    exclusive = (neighbours[..., :-2] != neighbours[..., 2:]).float()
+    return flips + (1 - 2 * flips) * exclusive
+
+
+def above_and_left(above, left, by_above=1.5, by_left=-2.0):
+    """A value likes to be as its neighbours where the strength, in logits, is above 0, and unlike where it is below."""
+    return torch.sigmoid(by_above * (2 * above - 1) + by_left * (2 * left - 1))
+
+
 # ======================================================================================================================
 # Model: the steps before predict the next
 # ======================================================================================================================
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
-READS = {"values": 1, "levels": 256}  # numbers that tell the recurrent layer one value of a step
-PREDICTS = {"values": 1, "bits": 1, "levels": 256}  # numbers that the output layer gives for one value of a step
+READS = ("values", "levels")
+PREDICTS = ("values", "bits", "levels")
 START = 0.5  # every value of the start token: half-way between black and white, a value that no bit has
+EMBEDDING = 16  # numbers that stand for one value within a joint head
 
 
 class GenModel(nn.Module):
-    """The article's model: a recurrent network over steps (rows or pixels), then one output layer.
+    """The article's model: a recurrent network over steps (rows or pixels), then a head that predicts the next step.
 
     input_size: length of one step, e.g. columns * channels.
     hidden_size, num_layers, bidirectional: as in torch.nn.LSTM.
     cell: "lstm", "gru" or "rnn".
-    norm: what stands between the recurrent and the output layer: None, "batch" (the article's optimisation; in
-        training mode its statistics run over every step, later ones too) or "layer" (each step by itself).
+    norm: what stands between the recurrent layer and the head: None, "batch" (the article's optimisation; in training
+        mode its statistics run over every step, later ones too) or "layer" (each step by itself).
     output: "seq2seq" (many-to-many) gives a prediction at every step; "seq2vec" (many-to-one) gives one at the last
         step, `y[:, -1, :]`, and is trained on windows of `window` steps.
-    reads: how the recurrent layer is told a value: "values", a number from -1 to 1, or "levels", one-hot over 256
-        levels (a value between two levels is shared between them).
-    predicts: "values" in [0, 1] (mean squared error), "bits" (Bernoulli, logits) or "levels" (256-way categorical,
-        logits).
+    head: "independent" (the article's linear layer) predicts all values of a step at once from the steps before;
+        "joint" predicts each from the steps before and the values to its left, see JointHead.
+    reads: how a value is told to the network: "values", a number from -1 to 1, or "levels", one-hot over the levels
+        (a value between two levels is shared between them).
+    predicts: "values" in [0, 1] (mean squared error), "bits" (Bernoulli, logits) or "levels" (categorical, logits).
+    levels: how many levels a value has where it is read or predicted as one.
     """
 
     def __init__(
@@ -252,8 +423,10 @@ class GenModel(nn.Module):
         norm=None,
         output="seq2seq",
         window=None,
+        head="independent",
         reads="values",
         predicts="bits",
+        levels=256,
     ):
         super().__init__()
         input_size, hidden_size = whole("input_size", input_size), whole("hidden_size", hidden_size)
@@ -261,6 +434,8 @@ class GenModel(nn.Module):
             window = whole("window (of a seq2vec model)", window)
         elif window is not None:
             raise LabError("Only a seq2vec model has a window; a seq2seq model reads the whole sequence.")
+        if choice("head", head, ("independent", "joint")) == "joint" and predicts == "values":
+            raise LabError('A joint head gives probabilities: let it predict "bits" or "levels", not "values".')
         self.settings = {
             "input_size": input_size,
             "hidden_size": hidden_size,
@@ -270,87 +445,173 @@ class GenModel(nn.Module):
             "norm": choice("norm", norm, (None, "batch", "layer")),
             "output": output,
             "window": window,
+            "head": head,
             "reads": choice("reads", reads, READS),
             "predicts": choice("predicts", predicts, PREDICTS),
+            "levels": whole("levels", levels, 2),
         }
         self.input_size, self.output, self.window = input_size, output, window
-        self.reads, self.predicts = reads, predicts
+        self.reads, self.predicts, self.levels, self.joint = reads, predicts, int(levels), head == "joint"
+        per_input = self.levels if reads == "levels" else 1  # numbers that tell the network one value
+        per_output = self.levels if predicts == "levels" else 1  # numbers that the head gives for one value
         features = hidden_size * (2 if bidirectional else 1)
         self.rnn = CELLS[cell](
-            input_size * READS[reads], hidden_size, int(num_layers), batch_first=True, bidirectional=bidirectional
+            input_size * per_input, hidden_size, int(num_layers), batch_first=True, bidirectional=bidirectional
         )
         self.norm = {None: nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}[norm](features)
-        self.head = nn.Linear(features, input_size * PREDICTS[predicts])
+        if self.joint:
+            self.head = JointHead(features, input_size, per_input, per_output)
+        else:
+            self.head = nn.Linear(features, input_size * per_output)
 
     @property
     def streams(self):
         """Whether one more step can be predicted from the state the steps before it left."""
         return self.output == "seq2seq" and not self.rnn.bidirectional
 
-    def forward(self, inputs):
+    def forward(self, inputs, targets=None):
         """Inputs (batch, steps, input_size) in [0, 1] -> outputs (batch, steps, ...), or (batch, ...) for seq2vec.
 
-        "..." is input_size, and for "levels" (input_size, 256). The output at a step predicts the step after it.
+        "..." is input_size, and for "levels" (input_size, levels). The output at a step predicts the step after it.
+        targets: for a joint head the true steps that are predicted, (batch, steps, input_size) or (batch, input_size)
+            for seq2vec, of which each value is shown to those on its right.
         """
+        return self.read_out(self.features(inputs), targets)
+
+    def features(self, inputs):
+        """Inputs (batch, steps, input_size) -> what the head predicts from, (batch, steps or none, features)."""
         y, _ = self.rnn(self.read_in(inputs))  # (batch, steps, features)
         if self.output == "seq2vec":
             y = y[:, -1, :]  # (batch, features): the only difference between the two
-        return self.read_out(y)
+        return y
 
     def step(self, inputs, state=None):
-        """Like forward, from the state of the steps before (None: no steps): outputs of the last step, new state."""
+        """Like features, from the state of the steps before (None: no steps): those of the last step, new state."""
         y, state = self.rnn(self.read_in(inputs), state)
-        return self.read_out(y[:, -1, :]), state
+        return y[:, -1, :], state
 
     def read_in(self, inputs):
-        """Inputs (..., input_size) -> what the recurrent layer reads; "levels": (..., input_size * 256)."""
+        """Inputs (..., input_size) -> what the network is told; "levels": (..., input_size * levels)."""
         if self.reads == "values":
             return 2 * inputs - 1
-        levels = torch.arange(256, device=inputs.device)
-        one_hot = F.relu(1 - (255 * inputs[..., None] - levels).abs())  # (..., input_size, 256)
-        return one_hot.flatten(-2)  # (..., input_size, 256) -> (..., input_size * 256)
+        levels = torch.arange(self.levels, device=inputs.device)
+        one_hot = F.relu(1 - ((self.levels - 1) * inputs[..., None] - levels).abs())  # (..., input_size, levels)
+        return one_hot.flatten(-2)  # (..., input_size, levels) -> (..., input_size * levels)
 
-    def read_out(self, y):
-        """Recurrent outputs (..., features) -> outputs (..., input_size), for "levels" (..., input_size, 256)."""
+    def read_out(self, y, targets=None):
+        """Features (..., features) -> outputs (..., input_size), for "levels" (..., input_size, levels)."""
         flat = y.reshape(-1, y.shape[-1])  # (..., features) -> (all, features): batch norm wants two axes
         if self.training and len(flat) == 1 and self.settings["norm"] == "batch":
             raise LabError("Batch norm needs more than one step to train on. Use layer norm, or a larger picture.")
-        outputs = self.head(self.norm(flat)).reshape(*y.shape[:-1], self.input_size, -1)  # (..., input_size, 1 or 256)
+        flat = self.norm(flat)
+        if self.joint:
+            if targets is None:
+                raise LabError("A joint head predicts a value from those to its left as well: give it the steps too.")
+            flat = self.head(flat, self.read_in(targets).reshape(len(flat), -1))  # (all, input_size * ...) each
+        else:
+            flat = self.head(flat)
+        outputs = flat.reshape(*y.shape[:-1], self.input_size, -1)  # (..., input_size, levels or 1)
         return outputs if self.predicts == "levels" else outputs.squeeze(-1)
 
     def teacher_forced(self, sequences):
-        """Outputs for every step, each from the true steps before it: (batch, steps, ...)."""
+        """Outputs for every step, each from the true values before it: (batch, steps, ...)."""
         _check_sequences(self, sequences)
         batch, steps, _ = sequences.shape
         if self.output == "seq2seq":
-            return self(_with_start(sequences[:, :-1]))
+            return self(_with_start(sequences[:, :-1]), sequences)
         if self.window > steps:
             raise LabError(
                 f"A window of {self.window} steps is longer than the picture's {steps}. Choose a shorter one."
             )
         padded = _with_start(sequences[:, :-1], self.window)  # (batch, window + steps - 1, input_size)
         windows = padded.unfold(1, self.window, 1).transpose(2, 3)  # (batch, steps, window, input_size)
-        return self(windows.flatten(0, 1)).unflatten(0, (batch, steps))  # (batch * steps, ...) -> (batch, steps, ...)
+        outputs = self(windows.flatten(0, 1), sequences.flatten(0, 1))  # (batch * steps, ...)
+        return outputs.unflatten(0, (batch, steps))  # (batch * steps, ...) -> (batch, steps, ...)
 
-    def loss(self, sequences, told=None):
-        """Mean loss per value, teacher-forced: squared error for "values", else negative log-likelihood in nats.
+    def losses(self, sequences, told=None):
+        """Loss of each value, teacher-forced, (batch, steps, input_size): squared error for "values", else negative
+        log-likelihood in nats.
 
-        told: the steps that stand before each prediction, where they are not the true ones (None: they are).
+        told: what stands before each prediction, where it is not the true sequences (None: it is).
         """
         outputs = self.teacher_forced(sequences if told is None else told)
         if self.predicts == "values":
-            return F.mse_loss(outputs, sequences)
+            return F.mse_loss(outputs, sequences, reduction="none")
         if self.predicts == "bits":
-            return F.binary_cross_entropy_with_logits(outputs, sequences)
-        return F.cross_entropy(outputs.flatten(0, -2), torch.round(sequences * 255).long().flatten())
+            return F.binary_cross_entropy_with_logits(outputs, sequences, reduction="none")
+        levels = torch.round(sequences * (self.levels - 1)).long()
+        return F.cross_entropy(outputs.movedim(-1, 1), levels, reduction="none")  # cross_entropy's levels are axis 1
 
-    def decode(self, outputs):
-        """The most probable values in [0, 1], (..., input_size); "values" are what they are, clipped."""
+    def loss(self, sequences, told=None):
+        """Mean of `losses` over all values."""
+        return self.losses(sequences, told).mean()
+
+    def decode(self, outputs, temperature=0.0, chance=None):
+        """Values in [0, 1], (..., input_size): the most probable at temperature 0, else drawn from softmax(logits /
+        temperature), where `chance` (..., input_size), uniform in [0, 1), decides. "values" are what they are, clipped.
+        """
         if self.predicts == "values":
             return outputs.clamp(0, 1)
+        if temperature == 0:
+            return (outputs > 0).float() if self.predicts == "bits" else outputs.argmax(-1) / (self.levels - 1)
         if self.predicts == "bits":
-            return (outputs > 0).float()
-        return outputs.argmax(-1) / 255
+            return (chance < torch.sigmoid(outputs / temperature)).float()
+        logits = (outputs - outputs.amax(-1, keepdim=True)) / temperature  # at most 0, however low the temperature
+        below = torch.softmax(logits, -1).cumsum(-1)[..., :-1]  # P(level <= 0), P(level <= 1), ...
+        return (below <= chance[..., None]).sum(-1) / (self.levels - 1)
+
+    def draw(self, y, temperature=0.0):
+        """The next step (batch, input_size) from its features (batch, features), and the outputs it was drawn from.
+
+        A joint head is asked anew for each value, once those to its left are drawn.
+        """
+        chance = torch.rand(len(y), self.input_size, device=y.device) if temperature else None
+        if not self.joint:
+            outputs = self.read_out(y)
+            return self.decode(outputs, temperature, chance), outputs
+        values = torch.full((len(y), self.input_size), START, device=y.device)
+        for place in range(self.input_size):
+            outputs = self.read_out(y, values)  # those up to `place` stay what they are from here on
+            values[:, place] = self.decode(outputs, temperature, chance)[:, place]
+        return values, outputs
+
+
+class JointHead(nn.Module):
+    """A distribution of a whole step: each value given the features of the steps before and the values to its left.
+
+    A masked autoregressive network (MADE: Germain et al. 2015) along the step, in which every value is a place of
+    EMBEDDING numbers, conditioned on a recurrent state as in RNN-NADE (Boulanger-Lewandowski et al. 2012). Places hear
+    all places to their left, so that nothing before a value is hidden from it; colours are places too, red first.
+
+    features (batch, features), told (batch, places * per_input) -> outputs (batch, places * per_output).
+    """
+
+    def __init__(self, features, places, per_input, per_output):
+        super().__init__()
+        self.above = nn.Linear(features, places * EMBEDDING)
+        self.left = MaskedLinear(places, per_input, EMBEDDING, own=False)  # the only one that is told values
+        self.hidden = nn.ModuleList(MaskedLinear(places, EMBEDDING, EMBEDDING) for _ in range(2))
+        self.out = MaskedLinear(places, EMBEDDING, per_output)
+
+    def forward(self, features, told):
+        x = self.above(features) + self.left(told)  # (batch, places * EMBEDDING)
+        for layer in self.hidden:
+            x = x + layer(F.relu(x))
+        return self.out(F.relu(x))
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer from places to places, (batch, places * inputs) -> (batch, places * outputs), in which a place
+    hears those to its left, and itself if `own`."""
+
+    def __init__(self, places, inputs, outputs, own=True):
+        super().__init__(places * inputs, places * outputs)
+        mask = torch.ones(places, places).tril(0 if own else -1)  # (places that hear, places that are heard)
+        mask = mask.repeat_interleave(outputs, 0).repeat_interleave(inputs, 1)  # of each place, all its numbers
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x):
+        return F.linear(x, self.weight * self.mask, self.bias)
 
 
 def _with_start(sequences, tokens=1):
@@ -425,44 +686,82 @@ class TrainingError(LabError):
         self.history = history
 
 
-def train(model, sequences, *, steps, learning_rate=0.01, clip=1.0, noise=0.0, probe=None, probe_at=()):
-    """Minimise `model.loss(sequences)` with Adam for `steps` updates, the gradient's norm clipped to `clip`.
-
-    The learning rate falls to 0 along half a cosine, so that the last weights have settled.
+def train(
+    model,
+    sequences,
+    *,
+    steps=None,
+    seconds=None,
+    batch_size=None,
+    prepare=None,
+    optimizer="adam",
+    learning_rate=0.01,
+    weight_decay=0.0,
+    clip=1.0,
+    noise=0.0,
+    probe=None,
+    probe_at=(),
+):
+    """Minimise `model.loss(sequences)` for a number of `steps` (updates) or a budget of `seconds`.
 
     It knows nothing of the model but `loss`. Set the seed before the model is built: torch.manual_seed.
+    batch_size: None takes all sequences at every step; else that many, in an order shuffled anew at each pass.
+    prepare: called on each batch, e.g. torch.bernoulli, which binarises grey values anew each time.
+    optimizer: "adam", or "muon", which orthogonalises the updates of matrices (Jordan et al. 2024) and leaves vectors
+        to Adam. The learning rate falls to 0 along half a cosine, so that the last weights have settled.
+    weight_decay: the share of a weight, times the learning rate, that is taken off it at each step (as in AdamW; with
+        "muon" off matrices only). clip: the longest the gradient may be; it is shortened to this norm.
     noise: the probability with which each value that the model is told, not those it must predict, is turned into its
         opposite, 1 - value, anew at each step.
-    probe: called as probe(model) after each number of updates in `probe_at`; returns a dict of measurements. Its time
-        is not counted.
+    probe: called as probe(model) once each number of `probe_at` (steps, or seconds where the budget is in seconds) is
+        reached; returns a dict of measurements. Its time is not counted.
     An interrupt (Ctrl-C, or the stop button) returns what was trained so far, with `history.interrupted` set.
     Raises TrainingError, before the update, when the loss or its gradient is not finite.
     """
-    whole("steps", steps)
-    if not isinstance(learning_rate, int | float) or not 0 < learning_rate < math.inf:
-        raise LabError(f"learning_rate must be a number above 0, not {learning_rate!r}.")
+    if (steps is None) == (seconds is None):
+        raise LabError("Give train a number of steps or a budget of seconds, one of them.")
+    if seconds is None:
+        whole("steps", steps)
+    else:
+        _positive("seconds", seconds)
+    _positive("learning_rate", learning_rate)
     if not 0 <= noise <= 1:
         raise LabError(f"noise is a probability, from 0 to 1, not {noise!r}.")
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    history, seconds, probe_at = History(), 0.0, set(probe_at)
+    optimizers = _optimizers(model, choice("optimizer", optimizer, ("adam", "muon")), learning_rate, weight_decay)
+    if batch_size is not None and whole("batch_size", batch_size) > len(sequences):
+        raise LabError(
+            f"A batch of {batch_size} cannot be taken from {len(sequences)} sequences. Choose a smaller one."
+        )
+    batches = itertools.repeat(sequences) if batch_size is None else _batches(sequences, batch_size)
+    history, probe_at = History(), sorted(probe_at)
 
-    def look(step):
-        if probe is not None and step in probe_at:
-            history.probes.append({"step": step, **probe(model)})
+    def done():
+        """Steps, or seconds, so far."""
+        return len(history.loss) if seconds is None else sum(history.seconds[-1:])
 
+    def look():
+        if probe is not None and probe_at and done() >= probe_at[0]:
+            probe_at[:] = [at for at in probe_at if at > done()]
+            history.probes.append({"step": len(history.loss), **probe(model)})
+
+    budget = steps or seconds
+    updates = range(budget) if seconds is None else itertools.takewhile(lambda _: done() < budget, itertools.count())
     try:
-        look(0)
-        with progress(range(steps), "training") as bar:
+        look()
+        with progress(updates, "training") as bar:
             for step in bar:
                 started = time.perf_counter()
+                batch = next(batches)
+                batch = batch if prepare is None else prepare(batch)
                 model.train()
-                optimizer.zero_grad()
+                for part in optimizers:
+                    part.zero_grad()
+                    for group in part.param_groups:
+                        group["lr"] = learning_rate * (1 + math.cos(math.pi * done() / budget)) / 2
                 if noise:
-                    told = torch.where(torch.rand_like(sequences) < noise, 1 - sequences, sequences)
-                    loss = model.loss(sequences, told)
+                    loss = model.loss(batch, torch.where(torch.rand_like(batch) < noise, 1 - batch, batch))
                 else:
-                    loss = model.loss(sequences)
+                    loss = model.loss(batch)
                 loss.backward()
                 norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
                 # Coming back through a thousand steps a gradient can be so long that only its norm overflows. Clipping
@@ -471,17 +770,46 @@ def train(model, sequences, *, steps, learning_rate=0.01, clip=1.0, noise=0.0, p
                 if not (math.isfinite(loss.item()) and usable):
                     message = f"At step {step} the loss is {loss.item()} and its gradient's norm {norm.item()}."
                     raise TrainingError(f"{message} Lower the learning rate (now {learning_rate}).", history)
-                optimizer.step()
-                schedule.step()
-                seconds += time.perf_counter() - started
+                for part in optimizers:
+                    part.step()
+                history.seconds.append(sum(history.seconds[-1:]) + time.perf_counter() - started)
                 history.loss.append(loss.item())
-                history.seconds.append(seconds)
-                look(step + 1)
+                look()
     except KeyboardInterrupt:
         history.interrupted = True
     finally:
         model.eval()
     return history
+
+
+# How the models of MNIST are trained, chosen on its validation images.
+MNIST_RECIPE = {"batch_size": 64, "optimizer": "muon", "learning_rate": 0.01, "weight_decay": 0.5, "clip": 5.0}
+
+
+def _positive(name, value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise LabError(f"{name} must be a number above 0, not {value!r}.")
+
+
+def _optimizers(model, name, learning_rate, weight_decay):
+    weights = list(model.parameters())
+    if name == "adam":
+        return [torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay)]
+    matrices, vectors = [w for w in weights if w.ndim == 2], [w for w in weights if w.ndim != 2]
+    options = {
+        "lr": learning_rate,
+        "weight_decay": weight_decay,
+        "adjust_lr_fn": "match_rms_adamw",
+    }  # one rate for both
+    parts = [torch.optim.Muon(matrices, **options)] if matrices else []
+    return parts + ([torch.optim.Adam(vectors, lr=learning_rate)] if vectors else [])
+
+
+def _batches(sequences, batch_size):
+    """Batches for ever; the rest of a pass that fills none is left out."""
+    while True:
+        order = torch.randperm(len(sequences)).split(batch_size)
+        yield from (sequences[chosen] for chosen in order if len(chosen) == batch_size)
 
 
 @torch.no_grad()
@@ -492,6 +820,10 @@ def fit_readout(model, sequences):
     Solved with all digits of double precision; among equally good solutions, the smallest.
     Returns the rank of the states (steps, features + 1) that it was solved from; with rank = steps it is exact.
     """
+    if model.joint:
+        raise LabError(
+            'Only an output layer can be solved for; this model has a joint head. Build it with "independent".'
+        )
     states = []
     hook = model.head.register_forward_hook(lambda head, inputs, outputs: states.append(inputs[0]))
     model.eval().teacher_forced(sequences)
@@ -535,12 +867,15 @@ def _plain_recurrence():
 
 
 @torch.no_grad()
-def generate(model, steps, given=None, *, batch=1, levels=None, cached=True):
+def generate(model, steps, given=None, *, batch=1, levels=None, temperature=0.0, cached=True):
     """Free running: every step predicted from the steps generated before it, the first from the start token alone.
 
     given: steps to continue from, (batch, some steps, input_size), kept as they are; None starts from nothing.
     batch: how many sequences, where none is given.
-    levels: each value is rounded to this many levels before it is fed back; None feeds back what is predicted.
+    levels: a model that predicts values has them rounded to this many levels before they are fed back; None feeds
+        back what is predicted.
+    temperature: 0 takes the most probable values, 1 draws from the model's probabilities, between them it is less
+        daring (logits are divided by it). Set the seed before: torch.manual_seed.
     cached: keep the recurrent state, so that a step costs the same however many came before (a bidirectional or
         seq2vec model cannot, and reads its past again); False reads the past again for every model.
 
@@ -550,11 +885,15 @@ def generate(model, steps, given=None, *, batch=1, levels=None, cached=True):
     whole("steps", steps)
     if levels is not None:
         whole("levels", levels, 2)
-    weight = model.head.weight
-    sequences = torch.full((whole("batch", batch), 0, model.input_size), START, device=weight.device)
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
+        raise LabError(f"temperature must be a number of at least 0, not {temperature!r}.")
+    if temperature and model.predicts == "values":
+        raise LabError("This model predicts values, not probabilities: there is nothing to draw at a temperature.")
+    device = next(model.parameters()).device
+    sequences = torch.full((whole("batch", batch), 0, model.input_size), START, device=device)
     if given is not None:
         _check_sequences(model, given)
-        sequences = given.to(weight.device)
+        sequences = given.to(device)
     if sequences.shape[1] >= steps:
         raise LabError(f"{sequences.shape[1]} steps are given and only {steps} wanted in all; nothing to generate.")
     model.eval()
@@ -563,13 +902,13 @@ def generate(model, steps, given=None, *, batch=1, levels=None, cached=True):
     with _plain_recurrence() if stream else contextlib.nullcontext():
         for _ in range(steps - sequences.shape[1]):
             if stream:
-                output, state = model.step(past, state)
+                features, state = model.step(past, state)
                 past = past[:, :0]  # the state holds it now
             elif model.output == "seq2vec":
-                output = model(past[:, -model.window :])
+                features = model.features(past[:, -model.window :])
             else:
-                output = model(past)[:, -1]
-            values = model.decode(output)
+                features = model.features(past)[:, -1]
+            values, output = model.draw(features, temperature)
             if levels is not None:
                 values = torch.round(values * (levels - 1)) / (levels - 1)
             past = torch.cat([past, values[:, None]], dim=1)  # (batch, input_size) -> (batch, 1, input_size)
@@ -602,25 +941,61 @@ def sampling_loss(logits, target):
     }
 
 
-def receptive_field(model, sequences, position):
-    """How strongly the prediction at `position` depends on each step of the sequence: (steps,), numpy.
+@torch.no_grad()
+def nats(model, sequences):
+    """Negative log-likelihood of each sequence by the chain rule, in nats: (batch,), float64, numpy.
 
-    The sum over values of |d (sum of outputs at `position`) / d step|, teacher-forced, in the mode the model is in
-    (training or evaluation; its running statistics are left alone). Exactly 0 where there is no path.
+    Computed from logits, in evaluation mode. Raises LabError where a model or the values allow no likelihood: a model
+    that reads what it predicts has none, however small its loss.
+    """
+    if model.predicts == "values":
+        raise LabError('A model that predicts "values" gives no probabilities. Let it predict "bits" or "levels".')
+    if model.output == "seq2seq" and model.rnn.bidirectional:
+        raise LabError("A bidirectional seq2seq model reads what it predicts; its loss is no likelihood.")
+    _check_sequences(model, sequences)
+    top = 1 if model.predicts == "bits" else model.levels - 1
+    if not torch.allclose(top * sequences, torch.round(top * sequences), atol=1e-3):
+        raise LabError(f"A likelihood is of values on the model's {top + 1} levels; these lie between. Binarise first.")
+    model.eval()
+    return np.concatenate([model.losses(part).double().sum((1, 2)).numpy() for part in sequences.split(500)])
+
+
+def bits_per_dimension(total, dimensions):
+    """Nats of a sequence of that many values, as bits a value."""
+    return total / (dimensions * math.log(2))
+
+
+def receptive_field(model, sequences, position, place=None):
+    """How strongly a prediction depends on each step of the sequence: (steps,), numpy; 0 where no path.
+
+    The sum of |d (sum of outputs at step `position`) / d value| over the values of each step, teacher-forced, in the
+    mode the model is in (training or evaluation; its running statistics are left alone). With `place`, only the
+    outputs of that value of the step, and the field value by value: (steps, input_size).
     """
     model = copy.deepcopy(model)
     sequences = sequences.detach().clone()
     if model.reads == "levels":  # one-hot has no slope at a whole level, so look half-way to the next
-        sequences = (sequences * 254 + 0.5) / 255
+        top = model.levels - 1
+        sequences = (torch.floor(sequences * top).clamp(max=top - 1) + 0.5) / top
     sequences.requires_grad_()
-    output = model.teacher_forced(sequences)[:, position].sum()
-    (gradient,) = torch.autograd.grad(output, sequences)
-    return gradient.abs().sum(dim=(0, 2)).numpy()  # (batch, steps, input_size) -> (steps,)
+    outputs = model.teacher_forced(sequences)[:, position]  # (batch, input_size) or (batch, input_size, levels)
+    (gradient,) = torch.autograd.grad((outputs if place is None else outputs[:, place]).sum(), sequences)
+    field = gradient.abs().sum(0)  # (batch, steps, input_size) -> (steps, input_size)
+    return (field.sum(1) if place is None else field).numpy()
 
 
 def leaks(model, sequences):
-    """Whether any prediction depends on its own step or a later one, by gradient, in the mode the model is in."""
-    return any(receptive_field(model, sequences, t)[t:].any() for t in range(sequences.shape[1]))
+    """Whether any prediction depends on itself or what comes after it, by gradient, in the mode the model is in.
+
+    After a value come those to its right and all later steps; where the head is independent, its whole step.
+    """
+    steps, places = sequences.shape[1:]
+    if not model.joint:
+        return any(receptive_field(model, sequences, t)[t:].any() for t in range(steps))
+    fields = (
+        receptive_field(model, sequences, t, i).flatten()[t * places + i :] for t in range(steps) for i in range(places)
+    )
+    return any(field.any() for field in fields)
 
 
 def first_below(steps, values, threshold):
@@ -667,10 +1042,10 @@ class Claims:
         display({"text/markdown": text, "text/plain": text}, raw=True, metadata={"claims": self.rows})
 
 
-def save_curves(path, settings, curves):
+def save_curves(path, settings, curves, every=1):
     """Loss curves of several seeds as CSV: a comment with the settings, then curve, step and a column for each seed.
 
-    curves: name -> {seed: losses}, all of one length.
+    curves: name -> {seed: losses}, those of a name of one length, a loss at each `every` steps.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -681,7 +1056,7 @@ def save_curves(path, settings, curves):
         writer.writerow(["curve", "step", *(f"seed {seed}" for seed in seeds)])
         for name, losses in curves.items():
             for step, values in enumerate(zip(*(losses[seed] for seed in seeds), strict=True)):
-                writer.writerow([name, step, *(f"{value:.4g}" for value in values)])
+                writer.writerow([name, step * every, *(f"{value:.4g}" for value in values)])
 
 
 def load_curves(path, settings):
@@ -690,9 +1065,7 @@ def load_curves(path, settings):
     if not path.is_file():
         print(f"Not compared with reference curves: there is no file {path.name}. `make reference` draws them.")
         return {}
-    with path.open() as file:
-        stored = json.loads(file.readline().removeprefix("# "))
-        rows = list(csv.reader(file))[1:]
+    stored, _, rows = _read_table(path)
     settings = json.loads(json.dumps(settings))  # as they come back from a file: a tuple as a list
     if stored != settings:
         changed = ", ".join(
@@ -706,16 +1079,33 @@ def load_curves(path, settings):
     return {name: np.array([row[2:] for row in rows if row[0] == name], dtype=float).T for name in names}
 
 
-def fraction_on_pace(losses, reference, factor=2.0):
+def load_benchmark(path):
+    """What `make bench` stored: its protocol (a dict) and its table, name of a column -> numbers, numpy."""
+    protocol, names, rows = _read_table(Path(path))
+    return protocol, dict(zip(names, np.array(rows, dtype=float).T, strict=True))
+
+
+def _read_table(path):
+    """A CSV of ours: the settings in its first line, the names of its columns, its rows."""
+    with path.open() as file:
+        settings = json.loads(file.readline().removeprefix("# "))
+        names, *rows = csv.reader(file)
+    return settings, names, rows
+
+
+def fraction_on_pace(losses, reference, factor=2.0, floor=0.0):
     """How far a loss curve keeps pace with the reference seeds: the fraction of ten loss levels reached in time.
 
-    The levels are spaced evenly in log from the first reference loss to twice the worst seed's best one. In time is no
-    sooner than the earliest seed's step / factor and no later than the latest's * factor. Pace rather than height,
-    because a loss that falls a thousandfold within some steps is far off at every one of them if it starts to fall a
-    little later.
+    Losses count from `floor` times the best reference loss: 0 for a loss that falls towards 0, a little below 1 for a
+    likelihood, which does not. The levels are spaced evenly in log from the first reference loss to twice the worst
+    seed's best one. In time is no sooner than the earliest seed's step / factor and no later than the latest's *
+    factor. Pace rather than height, because a loss that falls a thousandfold within some steps is far off at every one
+    of them if it starts to fall a little later.
 
     losses: (steps,); reference: (seeds, steps).
     """
+    floor = floor * reference.min()
+    losses, reference = np.asarray(losses) - floor, reference - floor
     levels = np.geomspace(np.median(reference[:, 0]), 2 * reference.min(1).max(), 11)[1:]
     in_time = 0
     for level in levels:
@@ -763,33 +1153,45 @@ def difference(picture, original):
     return (255 - np.abs(picture.astype(int) - original.astype(int)).max(-1, keepdims=True)).astype(np.uint8)
 
 
-def plot_losses(ax, curves, reference=None, x=None):
+def plot_losses(ax, curves, reference=None, x=None, every=1):
     """Loss curves, name -> one losses array or a list of them, over the reference bands of the same names.
 
-    x: name -> what the horizontal axis shows for each of the losses (default: steps).
+    every: training steps between two losses.
+    x: name -> what the horizontal axis shows for each of the losses (default: training steps).
     """
     for color, (name, losses) in zip(itertools.cycle(COLORS), curves.items(), strict=False):
         if reference and name in reference:
             band = reference[name]
             label = f"{name}: reference, {len(band)} seeds"
-            ax.fill_between(np.arange(band.shape[1]), band.min(0), band.max(0), color=color, alpha=0.2, label=label)
+            ax.fill_between(
+                every * np.arange(band.shape[1]), band.min(0), band.max(0), color=color, alpha=0.2, label=label
+            )
         for number, one in enumerate(np.atleast_2d(losses)):
-            across = np.arange(len(one)) if x is None else np.atleast_2d(x[name])[number]
+            across = every * np.arange(len(one)) if x is None else np.atleast_2d(x[name])[number]
             _ = ax.plot(across, one, color=color, linewidth=1, label=name if number == 0 else None)
     ax.set(yscale="log", xlabel="training step")
     ax.legend(fontsize=8)
 
 
-def frames(batch, shape, count):
-    """The first sequence of a batch while it is generated: steps done -> picture, uint8 RGB, what is to come in blue.
+def mosaic(pictures, columns):
+    """Pictures of one shape (rows, columns, channels), uint8, as one: `columns` side by side, light lines between."""
+    pictures = [np.pad(picture, ((0, 1), (0, 1), (0, 0)), constant_values=200) for picture in pictures]
+    pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % columns)
+    rows = [np.concatenate(pictures[start : start + columns], 1) for start in range(0, len(pictures), columns)]
+    return np.concatenate(rows)[:-1, :-1]
 
-    `count` pictures evenly spaced from none done to all, or as many as there are different ones.
+
+def frames(batch, shape, count, columns=1):
+    """The sequences of a batch while they are generated: steps done -> picture, uint8 RGB, what is to come in blue.
+
+    `count` pictures evenly spaced from none done to all, or as many as there are different ones; the sequences are
+    laid side by side, `columns` in a row.
     """
-    picture = np.broadcast_to(as_picture(batch, shape), (*shape[:2], 3))
-    steps = batch.shape[1]
-    to_come = np.arange(picture[..., 0].size).reshape(shape[:2]) * steps // picture[..., 0].size  # step of each pixel
-    times = np.linspace(0, steps, count).round().astype(int)
-    return {int(t): np.where((to_come < t)[..., None], picture, np.uint8([86, 180, 233])) for t in times}
+    pictures = [np.broadcast_to(as_picture(one[None], shape), (*shape[:2], 3)) for one in batch]
+    steps, pixels = batch.shape[1], math.prod(shape[:2])
+    to_come = np.arange(pixels).reshape(*shape[:2], 1) * steps // pixels  # step of each pixel
+    blue, times = np.uint8([86, 180, 233]), np.linspace(0, steps, count).round().astype(int)
+    return {int(t): mosaic([np.where(to_come < t, picture, blue) for picture in pictures], columns) for t in times}
 
 
 def filmstrip(batch, shape, count=6, title="", unit="steps"):
@@ -797,9 +1199,9 @@ def filmstrip(batch, shape, count=6, title="", unit="steps"):
     return show_pictures({f"{t} {unit}": frame for t, frame in frames(batch, shape, count).items()}, title)
 
 
-def animated_png(batch, shape, count=32, scale=4, seconds=3.0):
+def animated_png(batch, shape, count=32, scale=4, seconds=3.0, columns=1):
     """The same as an animated PNG (bytes): `count` frames in `seconds`, then the finished picture for a second."""
-    images = [Image.fromarray(frame) for frame in frames(batch, shape, count).values()]
+    images = [Image.fromarray(frame) for frame in frames(batch, shape, count, columns).values()]
     images = [i.resize((i.width * scale, i.height * scale), Image.Resampling.NEAREST) for i in images]
     durations = [int(1000 * seconds / len(images))] * (len(images) - 1) + [1000]
     file = io.BytesIO()

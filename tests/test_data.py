@@ -1,7 +1,12 @@
 """Pictures become sequences and come back exactly; a file or an argument that cannot be used is a LabError."""
 
+import functools
+import gzip
+import hashlib
+import http.server
 import io
 import socket
+import threading
 
 import numpy as np
 import pytest
@@ -342,3 +347,204 @@ def test_bit_planes_of_neighbouring_levels_differ_in_one_bit():
 def test_bit_planes_of_anything_but_bytes(sequence):
     with pytest.raises(helpers.LabError, match="made of bytes"):
         helpers.to_bit_planes(sequence)
+
+
+# Digits and MNIST
+
+
+def test_digits_are_seventeen_levels_without_a_download():
+    digits = helpers.load_digits()
+    assert digits.shape == (1797, 8, 8) and digits.dtype == np.uint8
+    assert sorted(set(digits.flatten().tolist())) == list(range(17))
+
+
+TRAINING_IMAGES = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+TEST_IMAGES = np.random.default_rng(1).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+
+
+def idx(images):
+    """A file in MNIST's own format."""
+    return b"\0\0\x08\x03" + np.array(images.shape, ">i4").tobytes() + images.tobytes()
+
+
+@pytest.fixture
+def no_setting(monkeypatch):
+    monkeypatch.delenv("PIXELRNN_MNIST", raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path, no_setting):
+    """MNIST's own two files, small; one of them compressed."""
+    training, test = helpers.MNIST_FILES
+    (tmp_path / f"{training}.gz").write_bytes(gzip.compress(idx(TRAINING_IMAGES)))
+    (tmp_path / test).write_bytes(idx(TEST_IMAGES))
+    return tmp_path
+
+
+def is_mnist(images):
+    return len(images) == 2 and np.array_equal(images[0], TRAINING_IMAGES) and np.array_equal(images[1], TEST_IMAGES)
+
+
+def test_mnist_from_its_own_files(folder, monkeypatch):
+    assert is_mnist(helpers.load_mnist(folder)) and is_mnist(helpers.load_mnist(str(folder)))
+    monkeypatch.setenv("PIXELRNN_MNIST", str(folder))
+    assert is_mnist(helpers.load_mnist())
+
+
+@pytest.mark.parametrize("names", helpers.MNIST_ARRAYS, ids=["train_images", "x_train"])
+def test_mnist_from_an_npz(tmp_path, no_setting, names):
+    pairs = dict(
+        zip(
+            [pair[names == helpers.MNIST_ARRAYS[1]] for pair in helpers.MNIST_ARRAYS],
+            (TRAINING_IMAGES, TEST_IMAGES),
+            strict=True,
+        )
+    )
+    np.savez_compressed(tmp_path / "mnist.npz", **pairs)
+    assert is_mnist(helpers.load_mnist(tmp_path / "mnist.npz"))
+
+
+def test_a_relative_path_starts_in_the_projects_folder(tmp_path, no_setting, monkeypatch):
+    np.savez_compressed(tmp_path / "mine.npz", train_images=TRAINING_IMAGES, test_images=TEST_IMAGES)
+    monkeypatch.setattr(helpers, "DATA", tmp_path / "data")
+    assert is_mnist(helpers.load_mnist("mine.npz"))  # wherever the notebook's kernel runs
+
+
+def test_no_mnist_says_both_ways(no_setting):
+    with pytest.raises(helpers.LabError, match=r"not part of this project. Set .* PIXELRNN_MNIST .* download"):
+        helpers.load_mnist()
+
+
+def test_mnist_that_is_not_there(tmp_path, no_setting):
+    with pytest.raises(helpers.LabError, match=r"no MNIST at .*nowhere.*Set the environment variable"):
+        helpers.load_mnist(tmp_path / "nowhere")
+    with pytest.raises(helpers.LabError, match=r"train-images-idx3-ubyte is missing"):
+        helpers.load_mnist(tmp_path)
+
+
+def cut(data):
+    return data[:-100]
+
+
+def endless(data):
+    return data[:4] + b"\xff\xff\xff\xff" + data[8:]  # so many images
+
+
+def other_magic(data):
+    return b"\0\0\x08\x01" + data[4:]
+
+
+@pytest.mark.parametrize(
+    "damage", [cut, other_magic, endless, lambda data: b"", lambda data: data[:10], lambda data: b"<html>" * 9]
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_damaged_files_of_mnist(folder, damage, compressed):
+    name = next(iter(helpers.MNIST_FILES))
+    (folder / f"{name}.gz").unlink()
+    data = damage(idx(TRAINING_IMAGES))
+    (folder / (f"{name}.gz" if compressed else name)).write_bytes(gzip.compress(data) if compressed else data)
+    with pytest.raises(helpers.LabError, match=r"is damaged or is something else: .*Set the environment variable"):
+        helpers.load_mnist(folder)
+
+
+def test_compressed_data_that_is_damaged(folder):
+    path = folder / f"{next(iter(helpers.MNIST_FILES))}.gz"
+    whole = path.read_bytes()
+    for data in (whole[:-200], whole[:100] + bytes(50) + whole[150:], idx(TRAINING_IMAGES)):
+        path.write_bytes(data)
+        with pytest.raises(helpers.LabError, match="is damaged or is something else"):
+            helpers.load_mnist(folder)
+
+
+def test_damaged_npz(tmp_path, no_setting):
+    path = tmp_path / "mnist.npz"
+    np.savez_compressed(path, train_images=TRAINING_IMAGES, test_images=TEST_IMAGES)
+    data = path.read_bytes()
+    for wrong in (data[:-300], data[:200] + bytes(100) + data[300:], b"", b"no archive"):
+        path.write_bytes(wrong)
+        with pytest.raises(helpers.LabError, match="is damaged or is something else"):
+            helpers.load_mnist(path)
+    np.save(path.with_suffix(".npy"), TEST_IMAGES)
+    with pytest.raises(helpers.LabError, match="is damaged or is something else"):
+        helpers.load_mnist(path.with_suffix(".npy"))
+    np.savez_compressed(path, something=TEST_IMAGES)
+    with pytest.raises(helpers.LabError, match="is damaged or is something else"):
+        helpers.load_mnist(path)
+    np.savez_compressed(path, train_images=TRAINING_IMAGES, test_images=np.array([{}]))  # would need unpickling
+    with pytest.raises(helpers.LabError, match="is damaged or is something else"):
+        helpers.load_mnist(path)
+
+
+@pytest.mark.parametrize("images", [TEST_IMAGES[:, :14], TEST_IMAGES.astype(float), TEST_IMAGES[0], TEST_IMAGES[:0]])
+def test_other_pictures_than_mnists(tmp_path, no_setting, images):
+    np.savez_compressed(tmp_path / "mnist.npz", train_images=TRAINING_IMAGES, test_images=images)
+    with pytest.raises(helpers.LabError, match=r"MNIST's images are uint8 \(count, 28, 28\)"):
+        helpers.load_mnist(tmp_path / "mnist.npz")
+
+
+@pytest.fixture
+def served(folder, tmp_path, monkeypatch):
+    """A web server on this machine that has the two files, and a project without them."""
+    name = list(helpers.MNIST_FILES)[1]
+    (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
+    handler = functools.partial(Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(helpers, "MNIST_URL", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(helpers, "DATA", tmp_path / "project")
+    sums = {name: hashlib.sha256((folder / f"{name}.gz").read_bytes()).hexdigest() for name in helpers.MNIST_FILES}
+    yield sums
+    server.shutdown()
+    server.server_close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_download_checks_the_sum_and_keeps_the_files(served, monkeypatch):
+    monkeypatch.setattr(helpers, "MNIST_FILES", served)
+    assert is_mnist(helpers.load_mnist("download"))
+    monkeypatch.setattr(helpers, "MNIST_URL", "http://127.0.0.1:1/")  # nobody there; not needed any more
+    assert is_mnist(helpers.load_mnist("download"))
+
+
+def test_download_of_another_file_is_refused(served):
+    with pytest.raises(helpers.LabError, match=r"could not be downloaded: .*hash.*Set the environment variable"):
+        helpers.load_mnist("download")  # the real sums; this is another file
+    assert not list((helpers.DATA / "mnist").glob("*ubyte*"))
+
+
+def test_no_network(tmp_path, no_setting, monkeypatch):
+    monkeypatch.setattr(helpers, "MNIST_URL", "http://127.0.0.1:1/")
+    monkeypatch.setattr(helpers, "DATA", tmp_path)
+    with pytest.raises(helpers.LabError, match=r"could not be downloaded: .*Set the environment variable"):
+        helpers.load_mnist("download")
+
+
+@pytest.fixture
+def small_mnist(tmp_path, no_setting):
+    grey = np.random.default_rng(0).integers(0, 256, (10_040, 28, 28), dtype=np.uint8)
+    np.savez(tmp_path / "mnist.npz", train_images=grey, test_images=grey[:50])
+    return tmp_path / "mnist.npz", grey
+
+
+def test_binarised_mnist_keeps_training_grey_or_not_and_the_rest_fixed(small_mnist):
+    path, grey = small_mnist
+    torch.manual_seed(1)
+    dynamic = helpers.binarized_mnist(path)
+    torch.manual_seed(2)
+    static = helpers.binarized_mnist(path, static=True)
+    assert [len(part) for part in dynamic] == [len(part) for part in static] == [40, 10_000, 50]
+    assert np.array_equal(np.round(255 * dynamic[0].numpy()), grey[:40])  # validation is none of it
+    assert set(static[0].unique().tolist()) == {0, 1}
+    for one, other in zip(dynamic[1:], static[1:], strict=True):
+        assert torch.equal(one, other) and set(one.unique().tolist()) == {0, 1}
+    assert abs(dynamic[1].mean().item() - grey[40:].mean() / 255) < 0.01
+
+
+def test_too_few_images_for_validation(tmp_path, no_setting):
+    np.savez(tmp_path / "mnist.npz", train_images=TRAINING_IMAGES, test_images=TEST_IMAGES)
+    with pytest.raises(helpers.LabError, match="60,000 training images, not 5"):
+        helpers.binarized_mnist(tmp_path / "mnist.npz")

@@ -168,7 +168,7 @@ def test_model_is_left_in_evaluation_mode_and_as_it_was(build):
 
 
 def test_torch_is_left_as_it_was(monkeypatch, build):
-    def interrupt(outputs):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     model = build()

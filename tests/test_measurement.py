@@ -208,6 +208,32 @@ def test_pace_within_another_factor():
     assert helpers.fraction_on_pace(falling(8), REFERENCE, factor=3) == 1
 
 
+def test_pace_of_a_loss_that_falls_towards_a_floor():
+    reference = 20 + 25 * REFERENCE  # from 37.5 to 20: twice the best is more than the first
+    assert helpers.fraction_on_pace(reference[1], reference, floor=0.95) == 1
+    assert helpers.fraction_on_pace(20 + 25 * falling(50), reference, floor=0.95) < 0.5
+    assert helpers.fraction_on_pace(np.full(200, reference[0, 0]), reference, floor=0.95) < 0.1
+
+
+def test_curves_of_every_few_steps(tmp_path):
+    path = tmp_path / "curves.csv"
+    helpers.save_curves(path, {}, {"loss": {0: [3.0, 2.0, 1.0]}}, every=20)
+    assert [line.split(",")[1] for line in path.read_text().splitlines()[2:]] == ["0", "20", "40"]
+    assert helpers.load_curves(path, {})["loss"].tolist() == [[3.0, 2.0, 1.0]]
+
+
+def test_benchmark_is_loaded_with_its_protocol(tmp_path):
+    path = tmp_path / "mnist.csv"
+    path.write_text('# {"binarised": "static"}\nseed,seconds,nats\n0,10.0,90.5\n1,20.0,85\n')
+    protocol, table = helpers.load_benchmark(path)
+    assert protocol == {"binarised": "static"}
+    assert {name: values.tolist() for name, values in table.items()} == {
+        "seed": [0, 1],
+        "seconds": [10, 20],
+        "nats": [90.5, 85],
+    }
+
+
 # Claims
 
 

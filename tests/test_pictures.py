@@ -161,3 +161,27 @@ def test_animated_png(picture, step):
         assert (np.asarray(image.convert("RGB")) == np.kron(frame, np.ones((3, 3, 1), np.uint8))).all()
     assert durations == [500, 500, 500, 1000]
     assert (np.asarray(image.convert("RGB"))[::3, ::3] == in_rgb(picture)).all()
+
+
+# Many pictures
+
+
+def test_mosaic_keeps_every_pixel_and_parts_the_pictures():
+    pictures = [np.full((2, 3, 1), value, np.uint8) for value in (10, 20, 30)]
+    whole = helpers.mosaic(pictures, columns=2)
+    assert whole.shape == (5, 7, 1)  # two rows of two, a line between
+    for place, value in zip(((0, 0), (0, 4), (3, 0)), (10, 20, 30), strict=True):
+        assert (whole[place[0] : place[0] + 2, place[1] : place[1] + 3] == value).all()
+    assert (whole[2] != 10).all() and (whole[3:, 4:] == 255).all()  # a line; a blank where no picture is left
+
+
+def test_mosaic_of_one_picture_is_the_picture():
+    assert np.array_equal(helpers.mosaic([COLOUR], 1), COLOUR)
+
+
+def test_frames_of_a_batch_show_all_its_sequences():
+    batch = torch.stack([torch.zeros(4, 3), torch.ones(4, 3)])
+    frames = helpers.frames(batch, (4, 3, 1), 3, columns=2)
+    assert list(frames) == [0, 2, 4] and frames[4].shape == (4, 7, 3)
+    assert (frames[2][:2, :3] == 0).all() and (frames[2][:2, 4:] == 255).all()
+    assert (frames[2][2:, :3] == [86, 180, 233]).all() and (frames[2][2:, 4:] == [86, 180, 233]).all()

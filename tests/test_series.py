@@ -65,6 +65,17 @@ def test_a_picture_of_ones_own_reaches_the_parameters_cell(folders, tmp_path):
     assert str(tmp_path / "mine.png") in executed.cells[1].source
 
 
+def test_a_notebook_that_takes_no_picture_is_left_out(folders, capsys):
+    folders("01_sums.ipynb", four=4)
+    notebook = nbformat.read(series.NOTEBOOKS / "01_sums.ipynb", as_version=4)
+    notebook.cells[0].source = "SEEDS = [0]"
+    nbformat.write(notebook, series.NOTEBOOKS / "02_without.ipynb")
+    assert series.run(series.chosen(""), "coffee") == 0
+    printed = capsys.readouterr().out
+    assert "02_without learns from many pictures" in printed and "01_sums done" in printed
+    assert not (series.BUILD / "02_without.ipynb").exists()
+
+
 def test_says_what_is_wrong_before_running_anything(folders, tmp_path):
     folders("01_sums.ipynb", four=4)
     with pytest.raises(SystemExit, match="There is no file"):

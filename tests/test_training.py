@@ -1,5 +1,6 @@
 """Training is repeatable, stops cleanly when it is interrupted or fails, and asks nothing of a model but its loss."""
 
+import itertools
 import math
 import sys
 from types import SimpleNamespace
@@ -198,7 +199,7 @@ def test_learning_rate_far_too_high(norm):
 # Arguments that cannot be used
 
 
-@pytest.mark.parametrize("steps", [0, -1, 1.5, True, "3", None])
+@pytest.mark.parametrize("steps", [0, -1, 1.5, True, "3"])
 def test_bad_steps(steps):
     with pytest.raises(helpers.LabError, match="steps must be a whole number of at least 1"):
         helpers.train(Slope(), None, steps=steps)
@@ -308,3 +309,157 @@ def test_readout_with_fewer_features_than_steps_does_not_restore_noise():
     model = helpers.GenModel(40, 6)
     assert helpers.fit_readout(model, bits) == 7
     assert helpers.fraction_exact(helpers.generate(model, 12)[0], bits, 2) < 1
+
+
+# Batches, budgets, optimisers
+
+
+class Listener(nn.Module):
+    """Keeps the batches it is asked the loss of."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.batches = nn.Parameter(torch.ones(2, 2)), []
+
+    def loss(self, sequences):
+        self.batches.append(sequences)
+        return (self.weight * sequences.mean()).square().sum()
+
+
+NUMBERED = torch.arange(10.0)[:, None, None].expand(10, 3, 2) / 10
+
+
+def first_values(listener):
+    return [sorted((10 * batch[:, 0, 0]).round().int().tolist()) for batch in listener.batches]
+
+
+def test_batches_go_through_all_sequences_in_an_order_of_their_own_each_time():
+    listener = Listener()
+    helpers.train(listener, NUMBERED, steps=6, batch_size=3)
+    seen = first_values(listener)
+    assert all(len(batch) == 3 for batch in seen)
+    first, second = set(itertools.chain(*seen[:3])), set(itertools.chain(*seen[3:]))
+    assert len(first) == len(second) == 9  # one of the ten fills no batch
+    assert seen[:3] != seen[3:] != sorted(seen[3:])
+
+
+def test_without_a_batch_size_every_step_sees_all():
+    listener = Listener()
+    helpers.train(listener, NUMBERED, steps=3)
+    assert first_values(listener) == [list(range(10))] * 3
+
+
+def test_prepare_sees_each_batch_and_is_what_is_learned():
+    listener = Listener()
+    helpers.train(listener, NUMBERED, steps=4, batch_size=5, prepare=torch.bernoulli)
+    assert all(set(batch.flatten().tolist()) <= {0.0, 1.0} for batch in listener.batches)
+    assert not torch.equal(listener.batches[0], listener.batches[2])
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "2", 11])
+def test_bad_batch_size(size):
+    with pytest.raises(helpers.LabError, match=r"batch_size must be|A batch of 11 cannot be taken from 10"):
+        helpers.train(Listener(), NUMBERED, steps=1, batch_size=size)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time passes only between two looks at the clock: each update takes 0.01 s, whatever the machine does."""
+    ticks = itertools.count()
+    monkeypatch.setattr(helpers, "time", SimpleNamespace(perf_counter=lambda: 0.01 * next(ticks)))
+
+
+def test_a_budget_of_seconds_is_kept_and_looked_into(clock):
+    model = Listener()
+    history = helpers.train(
+        model, NUMBERED, seconds=0.295, probe=lambda model: {"count": len(model.batches)}, probe_at=[0, 0.095, 0.295]
+    )
+    assert len(history.loss) == 30 and history.seconds[-1] == pytest.approx(0.3)
+    assert [(probe["step"], probe["count"]) for probe in history.probes] == [(0, 0), (10, 10), (30, 30)]
+
+
+def test_the_learning_rate_falls_along_half_a_cosine_of_the_budget_of_seconds(clock):
+    history = helpers.train(
+        Slope(),
+        None,
+        seconds=0.0801,
+        learning_rate=0.01,
+        probe=lambda m: {"weight": m.weight.item()},
+        probe_at=[step / 100 - 0.001 for step in range(1, 9)],
+    )
+    _, weights = history.probed("weight")
+    expected = [0.01 * (1 + math.cos(math.pi * step / 8.01)) / 2 for step in range(8)]
+    assert (3 - weights[0], *(weights[:-1] - weights[1:])) == pytest.approx(expected, rel=1e-2, abs=1e-6)
+
+
+def test_looks_without_a_probe_are_nothing():
+    assert helpers.train(Slope(), None, steps=2, probe_at=[0, 1]).probes == []
+
+
+@pytest.mark.parametrize("budget", [{}, {"steps": 2, "seconds": 1.0}])
+def test_steps_or_seconds(budget):
+    with pytest.raises(helpers.LabError, match="a number of steps or a budget of seconds"):
+        helpers.train(Slope(), None, **budget)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, math.inf, math.nan, True, "3"])
+def test_bad_seconds(seconds):
+    with pytest.raises(helpers.LabError, match="seconds must be a number above 0"):
+        helpers.train(Slope(), None, seconds=seconds)
+
+
+class Fit(nn.Module):
+    """Its loss has one constant gradient for a matrix, in which one direction is a thousand times as long as others."""
+
+    def __init__(self):
+        super().__init__()
+        self.matrix, self.vector = nn.Parameter(torch.zeros(8, 8)), nn.Parameter(torch.zeros(4))
+        (left, _), (right, _) = torch.linalg.qr(torch.randn(8, 8)), torch.linalg.qr(torch.randn(8, 8))
+        self.gradient = left @ torch.diag(torch.tensor([1000.0] + [1.0] * 7)) @ right
+
+    def loss(self, sequences):
+        return (self.matrix * self.gradient).sum() + self.vector.sum()
+
+
+def test_muon_moves_a_matrix_alike_in_all_directions_and_leaves_vectors_to_adam():
+    spread = {}
+    for optimizer in ("adam", "muon"):
+        torch.manual_seed(0)
+        model = Fit()
+        helpers.train(model, None, steps=1, optimizer=optimizer, clip=1e9)
+        moved = torch.linalg.svdvals(model.matrix.detach())
+        spread[optimizer] = (moved.max() / moved.min()).item()
+        torch.testing.assert_close(model.vector.detach(), torch.full((4,), -0.01), rtol=1e-3, atol=0)
+    assert spread["muon"] < 3 and spread["adam"] > 10
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_weight_decay_takes_its_share_off_matrices(optimizer):
+    class Still(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.matrix, self.vector = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+
+        def loss(self, sequences):
+            return 0 * self.matrix.sum() + 0 * self.vector.sum()
+
+    model = Still()
+    helpers.train(model, None, steps=1, optimizer=optimizer, learning_rate=0.1, weight_decay=0.5)
+    torch.testing.assert_close(model.matrix.detach(), torch.full((2, 2), 0.95))
+    torch.testing.assert_close(model.vector.detach(), torch.full((2,), 0.95 if optimizer == "adam" else 1.0))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_joint_heads_learn_too(optimizer):
+    history = helpers.train(small_model(head="joint"), TINY, steps=120, learning_rate=0.03, optimizer=optimizer)
+    assert history.loss[-1] < 0.1 * history.loss[0]
+
+
+def test_bad_optimizer():
+    with pytest.raises(helpers.LabError, match="optimizer must be one of 'adam', 'muon'"):
+        helpers.train(Slope(), None, steps=1, optimizer="sgd")
+
+
+def test_a_readout_is_not_solved_for_a_joint_head():
+    with pytest.raises(helpers.LabError, match="joint head"):
+        helpers.fit_readout(small_model(head="joint"), TINY)
