@@ -4,10 +4,11 @@ PYTHON ?= python3
 PIP_ARGS ?=
 NB ?=
 IMAGE ?=
+BENCH ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: notebooks test portability lab reference stored lint clean setup
+.PHONY: notebooks test portability lab reference bench stored lint clean setup
 
 notebooks: $(READY)
 	@$(BIN)/python series.py run $(if $(NB),--notebook $(NB)) $(if $(IMAGE),--image "$(IMAGE)")
@@ -25,6 +26,10 @@ lab: $(READY)
 # The loss curves of five seeds that data/reference/ holds.
 reference: $(READY)
 	@$(BIN)/python series.py reference $(if $(NB),--notebook $(NB))
+
+# Nats on MNIST after a budget of seconds, e.g. BENCH="--seconds 900 --static"; PIXELRNN_MNIST says where MNIST is.
+bench: $(READY)
+	@$(BIN)/python bench.py $(BENCH)
 
 # The outputs that the notebooks carry.
 stored: $(READY)

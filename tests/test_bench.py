@@ -1,0 +1,71 @@
+"""`make bench`, on a small MNIST: what is stored says how it was made, and nothing is lost or passed off."""
+
+import json
+
+import numpy as np
+import pytest
+
+import bench
+import helpers
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A project with a small MNIST, which has its path in the environment."""
+    images = np.zeros((10_128, 28, 28), np.uint8)
+    images[:, 10:18, 10:18] = 255
+    np.savez(tmp_path / "mnist.npz", train_images=images, test_images=images[:20])
+    monkeypatch.setenv("PIXELRNN_MNIST", str(tmp_path / "mnist.npz"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(helpers, "DATA", tmp_path / "data")
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    return tmp_path
+
+
+SMALL = ["--seconds", "0.5", "--hidden", "4"]
+
+
+def test_stores_protocol_and_a_row_for_each_look(place):
+    bench.main([*SMALL, "--seeds", "1", "2", "--store"])
+    protocol, table = helpers.load_benchmark(place / "data" / "benchmarks" / "mnist_joint_4_dynamic_0.5s.csv")
+    assert protocol["command"] == "python bench.py --head joint --seconds 0.5 --hidden 4 --seeds 1 2 --store"
+    assert (protocol["training images"], protocol["measured images"], protocol["threads"]) == (128, 20, 1)
+    assert set(table["seed"]) == {1, 2}
+    for seed in (1, 2):
+        own = table["seed"] == seed
+        assert table["seconds"][own][-1] >= 0.5 and (np.diff(table["updates"][own]) > 0).all()
+        assert table["nats"][own][-1] < 28 * 28 * np.log(2)  # an untrained model's
+
+
+def test_without_store_the_reported_runs_are_left_alone(place, capsys):
+    bench.main([*SMALL, "--head", "independent", "--static", "--validation"])
+    assert not (place / "data").exists()
+    path = place / "build" / "mnist_independent_4_static_0.5s.csv"
+    assert capsys.readouterr().out.endswith(f"Stored in build/{path.name}.\n")
+    assert json.loads(path.open().readline()[2:])["unit"] == "nats per image, mean over the validation images"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, helpers.TrainingError("no", None)])
+def test_a_run_that_does_not_end_loses_no_other_and_is_not_stored(place, monkeypatch, stop):
+    loss, seeds = helpers.GenModel.loss, []
+    monkeypatch.setattr(bench.torch, "manual_seed", lambda seed: seeds.append(seed))
+
+    def stopped(model, sequences, told=None):
+        if seeds[-1] == 2:
+            raise stop
+        return loss(model, sequences, told)
+
+    monkeypatch.setattr(helpers.GenModel, "loss", stopped)
+    if stop is KeyboardInterrupt:
+        bench.main([*SMALL, "--seeds", "1", "2", "3"])
+    else:
+        with pytest.raises(SystemExit, match="no"):
+            bench.main([*SMALL, "--seeds", "1", "2", "3"])
+    _, table = helpers.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
+    assert set(table["seed"]) == {1} and seeds == [1, 2]
+
+
+def test_without_mnist_it_says_what_to_do(place, monkeypatch):
+    monkeypatch.delenv("PIXELRNN_MNIST")
+    with pytest.raises(SystemExit, match=r"not part of this project\. Set the environment variable"):
+        bench.main(SMALL)
