@@ -4,7 +4,10 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+
+import helpers
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -67,6 +70,47 @@ def test_the_readme_claims_only_what_was_measured():
     for note, *row in table:
         path = next(path for path in NOTEBOOKS if path.stem.startswith(note))
         assert tuple(row) in measured(path), row
+
+
+BENCHMARKS = sorted((ROOT / "data" / "benchmarks").glob("mnist_*.csv"))
+
+
+def last_of_each_seed(path):
+    """The protocol of a stored run, and for each seed its last row: (seconds, nats)."""
+    protocol, table = helpers.load_benchmark(path)
+    lasts = [np.flatnonzero(table["seed"] == seed)[-1] for seed in np.unique(table["seed"])]
+    return protocol, [(table["seconds"][last], table["nats"][last]) for last in lasts]
+
+
+def benchmark_row(path):
+    """A stored run as the notes report it."""
+    protocol, lasts = last_of_each_seed(path)
+    nats = [value for _, value in lasts]
+    span = f"{min(nats):.2f}" + (f" to {max(nats):.2f}" if len(nats) > 1 else "")
+    told = (protocol["head"], protocol["hidden"], protocol["binarised"], f"{protocol['budget']:g}", len(nats), span)
+    return f"| {' | '.join(map(str, told))} |"
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_stored_runs_are_reported_as_they_are(path):
+    for text in (NOTES / "05_from_one_picture_to_many.md", ROOT / "README.md"):
+        assert benchmark_row(path) in text.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_stored_runs_say_how_they_were_made(path):
+    protocol, lasts = last_of_each_seed(path)
+    assert protocol["command"].startswith("python bench.py") and "/" not in protocol["command"]
+    assert "--store" in protocol["command"] and {"processor", "threads", "torch"} <= set(protocol)
+    assert (protocol["training images"], protocol["measured images"]) == (50_000, 10_000)
+    assert protocol["unit"] == "nats per image, mean over the test images"
+    assert all(protocol["budget"] <= seconds < 1.02 * protocol["budget"] for seconds, _ in lasts)
+
+
+@pytest.mark.parametrize(("run", "most"), [("joint_256_dynamic_150s", 84), ("joint_512_dynamic_900s", 80)])
+def test_stored_runs_reach_what_is_said_of_them(run, most):
+    (path,) = [path for path in BENCHMARKS if path.stem == f"mnist_{run}"]
+    assert all(nats < most for _, nats in last_of_each_seed(path)[1])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
