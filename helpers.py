@@ -40,6 +40,9 @@ from tqdm import tqdm
 
 DATA = Path(__file__).parent / "data"
 
+# scikit-image imports pooch, and pooch a progress bar that asks, in a notebook, for widgets which nothing here uses.
+warnings.filterwarnings("ignore", message="IProgress not found")
+
 # A recurrent step waits for the one before it, and small steps share out badly: one thread is the fastest here.
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1)

@@ -140,3 +140,13 @@ def test_reference_seeds_keep_pace_with_each_other_and_an_untrained_model_does_n
             others = [row for number, row in enumerate(seeds) if number != seed]
             assert helpers.fraction_on_pace(seeds[seed], helpers.np.array(others), floor=floor) >= 0.9, name
         assert helpers.fraction_on_pace([seeds[0][0]] * seeds.shape[1], seeds, floor=floor) < 0.5, name
+
+
+def test_importing_what_downloads_says_nothing_in_a_notebook(tmp_path):
+    """Pooch's progress bar warns in a kernel without widgets, which would fail every cell that loads a picture."""
+    import nbclient
+
+    source = f"import sys\nsys.path[:0] = [{str(ROOT)!r}]\nimport helpers, pooch\nhelpers.load_picture('camera')[0, 0]"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    nbclient.NotebookClient(notebook, kernel_name="python3").execute()
+    assert [output.output_type for output in notebook.cells[0].outputs] == ["execute_result"]
