@@ -5,7 +5,7 @@
 A picture is an array (rows, columns, channels). It is flattened into a sequence (steps, input_size), one step a
 row or a pixel, whose values lie in [0, 1]. A model sees a batch of sequences (batch, steps, input_size) and
 predicts every step from the steps before it. What is predicted is compared with the same tensor, drawn from, or
-turned back into a picture.
+turned back into a picture. The models of note 6 are in paper.py; what is done with them is done here.
 
 Source of the experiments: "PixelRNN, image generation with RNN (lab note 1: model architecture)", TeeTracker,
 2022, called "the article" below.
@@ -397,7 +397,48 @@ START = 0.5  # every value of the start token: half-way between black and white,
 EMBEDDING = 16  # numbers that stand for one value within a joint head
 
 
-class GenModel(nn.Module):
+class SequenceModel(nn.Module):
+    """What every model of this series is asked for: it gives `teacher_forced` outputs, and this turns them into a loss
+    or into values. It says of itself what it `reads` and `predicts`, its `levels` and `input_size`, whether the values
+    of a step are predicted from each other (`joint`), and whether no prediction hears its own step's future (`causal`).
+    """
+
+    causal = True
+
+    def losses(self, sequences, told=None):
+        """Loss of each value, teacher-forced, (batch, steps, input_size): squared error for "values", else negative
+        log-likelihood in nats.
+
+        told: what stands before each prediction, where it is not the true sequences (None: it is).
+        """
+        outputs = self.teacher_forced(sequences if told is None else told).float()  # also where it came as bfloat16
+        if self.predicts == "values":
+            return F.mse_loss(outputs, sequences, reduction="none")
+        if self.predicts == "bits":
+            return F.binary_cross_entropy_with_logits(outputs, sequences, reduction="none")
+        levels = torch.round(sequences * (self.levels - 1)).long()
+        return F.cross_entropy(outputs.movedim(-1, 1), levels, reduction="none")  # cross_entropy's levels are axis 1
+
+    def loss(self, sequences, told=None):
+        """Mean of `losses` over all values."""
+        return self.losses(sequences, told).mean()
+
+    def decode(self, outputs, temperature=0.0, chance=None):
+        """Values in [0, 1], (..., input_size): the most probable at temperature 0, else drawn from softmax(logits /
+        temperature), where `chance` (..., input_size), uniform in [0, 1), decides. "values" are what they are, clipped.
+        """
+        if self.predicts == "values":
+            return outputs.clamp(0, 1)
+        if temperature == 0:
+            return (outputs > 0).float() if self.predicts == "bits" else outputs.argmax(-1) / (self.levels - 1)
+        if self.predicts == "bits":
+            return (chance < torch.sigmoid(outputs / temperature)).float()
+        logits = (outputs - outputs.amax(-1, keepdim=True)) / temperature  # at most 0, however low the temperature
+        below = torch.softmax(logits, -1).cumsum(-1)[..., :-1]  # P(level <= 0), P(level <= 1), ...
+        return (below <= chance[..., None]).sum(-1) / (self.levels - 1)
+
+
+class GenModel(SequenceModel):
     """The article's model: a recurrent network over steps (rows or pixels), then a head that predicts the next step.
 
     input_size: length of one step, e.g. columns * channels.
@@ -472,6 +513,11 @@ class GenModel(nn.Module):
         """Whether one more step can be predicted from the state the steps before it left."""
         return self.output == "seq2seq" and not self.rnn.bidirectional
 
+    @property
+    def causal(self):
+        """Whether no prediction depends on itself or what comes after it, in evaluation mode."""
+        return self.output == "seq2vec" or not self.rnn.bidirectional
+
     def forward(self, inputs, targets=None):
         """Inputs (batch, steps, input_size) in [0, 1] -> outputs (batch, steps, ...), or (batch, ...) for seq2vec.
 
@@ -531,52 +577,23 @@ class GenModel(nn.Module):
         outputs = self(windows.flatten(0, 1), sequences.flatten(0, 1))  # (batch * steps, ...)
         return outputs.unflatten(0, (batch, steps))  # (batch * steps, ...) -> (batch, steps, ...)
 
-    def losses(self, sequences, told=None):
-        """Loss of each value, teacher-forced, (batch, steps, input_size): squared error for "values", else negative
-        log-likelihood in nats.
-
-        told: what stands before each prediction, where it is not the true sequences (None: it is).
-        """
-        outputs = self.teacher_forced(sequences if told is None else told)
-        if self.predicts == "values":
-            return F.mse_loss(outputs, sequences, reduction="none")
-        if self.predicts == "bits":
-            return F.binary_cross_entropy_with_logits(outputs, sequences, reduction="none")
-        levels = torch.round(sequences * (self.levels - 1)).long()
-        return F.cross_entropy(outputs.movedim(-1, 1), levels, reduction="none")  # cross_entropy's levels are axis 1
-
-    def loss(self, sequences, told=None):
-        """Mean of `losses` over all values."""
-        return self.losses(sequences, told).mean()
-
-    def decode(self, outputs, temperature=0.0, chance=None):
-        """Values in [0, 1], (..., input_size): the most probable at temperature 0, else drawn from softmax(logits /
-        temperature), where `chance` (..., input_size), uniform in [0, 1), decides. "values" are what they are, clipped.
-        """
-        if self.predicts == "values":
-            return outputs.clamp(0, 1)
-        if temperature == 0:
-            return (outputs > 0).float() if self.predicts == "bits" else outputs.argmax(-1) / (self.levels - 1)
-        if self.predicts == "bits":
-            return (chance < torch.sigmoid(outputs / temperature)).float()
-        logits = (outputs - outputs.amax(-1, keepdim=True)) / temperature  # at most 0, however low the temperature
-        below = torch.softmax(logits, -1).cumsum(-1)[..., :-1]  # P(level <= 0), P(level <= 1), ...
-        return (below <= chance[..., None]).sum(-1) / (self.levels - 1)
-
     def draw(self, y, temperature=0.0):
         """The next step (batch, input_size) from its features (batch, features), and the outputs it was drawn from.
 
-        A joint head is asked anew for each value, once those to its left are drawn.
+        A joint head is asked for each value once those to its left are drawn, and computes that value's part alone.
         """
         chance = torch.rand(len(y), self.input_size, device=y.device) if temperature else None
         if not self.joint:
             outputs = self.read_out(y)
             return self.decode(outputs, temperature, chance), outputs
-        values = torch.full((len(y), self.input_size), START, device=y.device)
+        values, outputs = [], []
+        told, (above, heard) = y[:, :0], self.head.begin(self.norm(y))
         for place in range(self.input_size):
-            outputs = self.read_out(y, values)  # those up to `place` stay what they are from here on
-            values[:, place] = self.decode(outputs, temperature, chance)[:, place]
-        return values, outputs
+            output = self.head.at(place, told, above, heard)  # (batch, levels or 1)
+            outputs.append(output if self.predicts == "levels" else output.squeeze(-1))
+            values.append(self.decode(outputs[-1], temperature, None if chance is None else chance[:, place]))
+            told = torch.cat([told, self.read_in(values[-1][:, None])], 1)  # (batch, (place + 1) * per_input)
+        return torch.stack(values, 1), torch.stack(outputs, 1)
 
 
 class JointHead(nn.Module):
@@ -602,6 +619,19 @@ class JointHead(nn.Module):
             x = x + layer(F.relu(x))
         return self.out(F.relu(x))
 
+    def begin(self, features):
+        """Before a step is drawn: what each place is told of the steps above, and what each layer has heard so far."""
+        return self.above(features), [features[:, :0]] * (len(self.hidden) + 1)
+
+    def at(self, place, told, above, heard):
+        """The outputs of one place, (batch, per_output), told the values to its left, (batch, place * per_input)."""
+        x = above[:, place * EMBEDDING : (place + 1) * EMBEDDING] + self.left.at(place, told)
+        for number, layer in enumerate((*self.hidden, self.out)):
+            heard[number] = torch.cat([heard[number], F.relu(x)], 1)  # (batch, (place + 1) * EMBEDDING)
+            y = layer.at(place, heard[number])
+            x = y if layer is self.out else x + y
+        return x
+
 
 class MaskedLinear(nn.Linear):
     """A linear layer from places to places, (batch, places * inputs) -> (batch, places * outputs), in which a place
@@ -609,12 +639,19 @@ class MaskedLinear(nn.Linear):
 
     def __init__(self, places, inputs, outputs, own=True):
         super().__init__(places * inputs, places * outputs)
+        self.inputs, self.outputs, self.own = inputs, outputs, own
         mask = torch.ones(places, places).tril(0 if own else -1)  # (places that hear, places that are heard)
         mask = mask.repeat_interleave(outputs, 0).repeat_interleave(inputs, 1)  # of each place, all its numbers
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, x):
         return F.linear(x, self.weight * self.mask, self.bias)
+
+    def at(self, place, x):
+        """One place of the output, (batch, outputs), from the places it hears; x may hold more, and no less."""
+        heard = (place + self.own) * self.inputs
+        part = slice(place * self.outputs, (place + 1) * self.outputs)
+        return F.linear(x[:, :heard], self.weight[part, :heard], self.bias[part])
 
 
 def _with_start(sequences, tokens=1):
@@ -702,6 +739,7 @@ def train(
     weight_decay=0.0,
     clip=1.0,
     noise=0.0,
+    bfloat16=False,
     probe=None,
     probe_at=(),
 ):
@@ -716,6 +754,8 @@ def train(
         "muon" off matrices only). clip: the longest the gradient may be; it is shortened to this norm.
     noise: the probability with which each value that the model is told, not those it must predict, is turned into its
         opposite, 1 - value, anew at each step.
+    bfloat16: multiply matrices with 8 bits of precision (torch.autocast); weights, loss and optimiser keep theirs. It
+        pays on a processor with instructions for it, and costs on others.
     probe: called as probe(model) once each number of `probe_at` (steps, or seconds where the budget is in seconds) is
         reached; returns a dict of measurements. Its time is not counted.
     An interrupt (Ctrl-C, or the stop button) returns what was trained so far, with `history.interrupted` set.
@@ -761,10 +801,9 @@ def train(
                     part.zero_grad()
                     for group in part.param_groups:
                         group["lr"] = learning_rate * (1 + math.cos(math.pi * done() / budget)) / 2
-                if noise:
-                    loss = model.loss(batch, torch.where(torch.rand_like(batch) < noise, 1 - batch, batch))
-                else:
-                    loss = model.loss(batch)
+                told = [torch.where(torch.rand_like(batch) < noise, 1 - batch, batch)] if noise else []
+                with torch.autocast("cpu", torch.bfloat16) if bfloat16 else contextlib.nullcontext():
+                    loss = model.loss(batch, *told)
                 loss.backward()
                 norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
                 # Coming back through a thousand steps a gradient can be so long that only its norm overflows. Clipping
@@ -907,10 +946,8 @@ def generate(model, steps, given=None, *, batch=1, levels=None, temperature=0.0,
             if stream:
                 features, state = model.step(past, state)
                 past = past[:, :0]  # the state holds it now
-            elif model.output == "seq2vec":
-                features = model.features(past[:, -model.window :])
             else:
-                features = model.features(past)[:, -1]
+                features, _ = model.step(past[:, -model.window :] if model.window else past)
             values, output = model.draw(features, temperature)
             if levels is not None:
                 values = torch.round(values * (levels - 1)) / (levels - 1)
@@ -918,6 +955,24 @@ def generate(model, steps, given=None, *, batch=1, levels=None, temperature=0.0,
             generated.append(values)
             outputs.append(output)
     return torch.cat([sequences, torch.stack(generated, 1)], 1), torch.stack(outputs, 1)
+
+
+@torch.no_grad()
+def generate_naively(model, steps, batch=1, temperature=0.0, values=None):
+    """The same as `generate` from nothing, by running the model on whole sequences once for each value.
+
+    It needs no code for generation in the model, which is why it is what many implementations do; here it is what
+    `generate` is compared with. values: stop after so many, None draws all. Returns (batch, steps, input_size).
+    """
+    model.eval()
+    sequences = torch.full((batch, whole("steps", steps), model.input_size), START)
+    for number in range(steps * model.input_size if values is None else values):
+        step, place = divmod(number, model.input_size)
+        if place == 0:
+            chance = torch.rand(batch, model.input_size) if temperature else None
+        outputs = model.teacher_forced(sequences)[:, step]  # (batch, input_size), or (batch, input_size, levels)
+        sequences[:, step, place] = model.decode(outputs, temperature, chance)[:, place]
+    return sequences
 
 
 # ======================================================================================================================
@@ -953,7 +1008,7 @@ def nats(model, sequences):
     """
     if model.predicts == "values":
         raise LabError('A model that predicts "values" gives no probabilities. Let it predict "bits" or "levels".')
-    if model.output == "seq2seq" and model.rnn.bidirectional:
+    if not model.causal:
         raise LabError("A bidirectional seq2seq model reads what it predicts; its loss is no likelihood.")
     _check_sequences(model, sequences)
     top = 1 if model.predicts == "bits" else model.levels - 1

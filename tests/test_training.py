@@ -463,3 +463,16 @@ def test_bad_optimizer():
 def test_a_readout_is_not_solved_for_a_joint_head():
     with pytest.raises(helpers.LabError, match="joint head"):
         helpers.fit_readout(small_model(head="joint"), TINY)
+
+
+def test_bfloat16_learns_the_same_with_fewer_digits(build, draw):
+    """The first loss differs in the third digit, not in the first; weights and losses stay what they were."""
+    torch.manual_seed(0)
+    sequences, losses = (torch.rand(4, 6, 2) < 0.5).float(), {}
+    for bfloat16 in (False, True):
+        torch.manual_seed(0)
+        model = helpers.GenModel(2, 5, head="joint")
+        losses[bfloat16] = helpers.train(model, sequences, steps=30, bfloat16=bfloat16).loss
+        assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert losses[True][0] != losses[False][0] and losses[True] == pytest.approx(losses[False], rel=0.05)
+    assert losses[True][-1] < losses[True][0]
