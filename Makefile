@@ -27,7 +27,7 @@ lab: $(READY)
 reference: $(READY)
 	@$(BIN)/python series.py reference $(if $(NB),--notebook $(NB))
 
-# Nats on MNIST after a budget of seconds, e.g. BENCH="--seconds 900 --static"; PIXELRNN_MNIST says where MNIST is.
+# The race: nats after some seconds, e.g. BENCH="--model joint --seconds 900"; PIXELRNN_MNIST says where MNIST is.
 bench: $(READY)
 	@$(BIN)/python bench.py $(BENCH)
 

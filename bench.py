@@ -1,28 +1,81 @@
-"""Trains a model on binarised MNIST for a budget of seconds and stores what it reaches: `make bench`.
+"""Trains models for a budget of seconds and stores what they reach on held-out pictures: `make bench`.
 
-    python bench.py --head joint --seconds 900 [--hidden 256] [--static] [--seeds 0 1 2] [--validation] [--store]
+    python bench.py --seconds 150 [--model joint made ...] [--data digits] [--static] [--seeds 0 1 2] [--store]
 
-Protocol: helpers.binarized_mnist; nats per image are means over all 10,000 test images. Time is that of training
-alone, on all cores this process may use, one run after another. The result goes into build/, with --store into
-data/benchmarks/: a comment with command, protocol and machine, then seed, seconds, updates and nats for each look at
-the images. A run that is interrupted or fails is not stored; the seeds before it are.
+The race: every model trains for the same seconds on all cores this process may use, one after another, each in a
+process of its own, and is measured at four points of its budget. Time is that of training alone. Protocols:
+"mnist" is helpers.binarized_mnist, nats are means over all 10,000 test images; "digits" are scikit-learn's, 1 where a
+value is 8 or more, 500 held out, another 500 for each seed.
+
+The result of each model goes into build/, with --store into data/benchmarks/: a comment with command, protocol,
+machine and what else was measured, then seed, seconds, updates and nats for each look at the images. A run that is
+interrupted or fails is not stored; those before it are.
 """
 
 import argparse
+import concurrent.futures
 import csv
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 import helpers
+import paper
 
 ROOT = Path(__file__).parent
-LOOKS = 10  # at the images that are measured on, evenly spaced over the budget
+LOOKS = (0.1, 0.2, 0.4, 1.0)  # at the images that are measured on, as parts of the budget
+DRAWN = 256  # pictures at once, to measure the speed of drawing
+
+
+@dataclass
+class Entry:
+    """A model of the race: how it is built, (rows, columns, size) -> model, and how it is trained."""
+
+    build: callable
+    size: int | tuple
+    recipe: dict
+    step: str = "row"
+
+    def sequences(self, pictures):
+        """Pictures (batch, rows, columns) as this model's steps."""
+        return pictures if self.step == "row" else pictures.flatten(1)[..., None]  # -> (batch, rows * columns, 1)
+
+
+def adam(learning_rate):
+    """For the models that are not note 5's; the rates were chosen on validation images, in 25 seconds each."""
+    return {"batch_size": 64, "optimizer": "adam", "learning_rate": learning_rate, "clip": 5.0}
+
+
+def recurrent(rows, columns, size, head="independent"):
+    return helpers.GenModel(columns, size, head=head)
+
+
+MODELS = {
+    "independent": Entry(recurrent, 256, helpers.MNIST_RECIPE),
+    "joint": Entry(lambda *sizes: recurrent(*sizes, head="joint"), 256, helpers.MNIST_RECIPE),
+    "pixel-lstm": Entry(lambda rows, columns, size: helpers.GenModel(1, size), 256, adam(0.02), step="pixel"),
+    "row-lstm": Entry(lambda rows, columns, size: paper.PixelRNN(columns, paper.RowLSTM, *size), (32, 1), adam(0.008)),
+    "diagonal-bilstm": Entry(
+        lambda rows, columns, size: paper.PixelRNN(columns, paper.DiagonalBiLSTM, *size), (32, 1), adam(0.008)
+    ),
+    "made": Entry(paper.MADE, 10, adam(0.002)),
+    "pixelcnn": Entry(lambda rows, columns, size: paper.PixelCNN(columns, *size), (16, 15, 32), adam(0.015)),
+    "gated-pixelcnn": Entry(lambda rows, columns, size: paper.GatedPixelCNN(columns, *size), (32, 5, 32), adam(0.008)),
+}
+
+RACE = tuple(MODELS)
+# The joint row of note 5 without what wasted its time: of 57 ms an update, 44 were matrix products, which bfloat16
+# halves or better, and 13 the optimiser's, which a batch twice as large halves for each image.
+MODELS["joint-fast"] = Entry(
+    MODELS["joint"].build, 256, {**helpers.MNIST_RECIPE, "batch_size": 128, "learning_rate": 0.014, "bfloat16": True}
+)
 
 
 def processor():
@@ -32,35 +85,79 @@ def processor():
     return names[0] if names else platform.processor()
 
 
-def command(arguments):
-    """What to type to run this again, where MNIST lies left out."""
-    flags = [name for name in ("static", "validation", "store") if getattr(arguments, name)]
-    words = [f"--head {arguments.head} --seconds {arguments.seconds:g} --hidden {arguments.hidden}"]
-    words += [f"--seeds {' '.join(map(str, arguments.seeds))}", *(f"--{flag}" for flag in flags)]
-    return f"python bench.py {' '.join(words)}"
+def peak_memory():
+    """The most memory this process has held so far, MB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def run(arguments, training, measured, seed):
-    """One training: the model and rows of seed, seconds, updates, nats, or None if it was interrupted."""
+def pictures(arguments, seed):
+    """Training and measured pictures, (count, rows, columns) each."""
+    if arguments.data == "mnist":
+        training, validation, test = helpers.binarized_mnist(arguments.mnist, arguments.static)
+        return training, validation if arguments.validation else test
+    digits = torch.tensor(helpers.load_digits() >= 8, dtype=torch.float32)
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(seed))
+    return digits[order[:-500]], digits[order[-500:]]
+
+
+def run(arguments, name, seed):
+    """One training: rows of seed, seconds, updates, nats, and what else was measured; or None if it was interrupted."""
+    helpers.use_all_cores()
+    entry = MODELS[name]
+    training, measured = pictures(arguments, seed)
+    prepare = torch.bernoulli if arguments.data == "mnist" and not arguments.static else lambda batch: batch
+    held_before, most = peak_memory(), []
+
+    def probe(model):
+        most.append(peak_memory())  # that of measuring comes after the first look, and is not counted
+        return {"nats": helpers.nats(model, entry.sequences(measured)).mean()}
+
     torch.manual_seed(seed)
-    model = helpers.GenModel(28, arguments.hidden, head=arguments.head)
-    history = helpers.train(
-        model,
-        training,
-        seconds=arguments.seconds,
-        prepare=None if arguments.static else torch.bernoulli,
-        probe=lambda model: {"nats": helpers.nats(model, measured).mean()},
-        probe_at=[arguments.seconds * look / LOOKS for look in range(1, LOOKS + 1)],
-        **helpers.MNIST_RECIPE,
-    )
+    model = entry.build(*measured.shape[1:], arguments.size or entry.size)
+    try:
+        history = helpers.train(
+            model,
+            training,
+            seconds=arguments.seconds,
+            prepare=lambda batch: entry.sequences(prepare(batch)),
+            probe=probe,
+            probe_at=[arguments.seconds * look for look in LOOKS],
+            **entry.recipe,
+        )
+    except helpers.TrainingError as error:  # its history is of no use here, and does not pass between processes
+        raise helpers.LabError(str(error)) from error
     if history.interrupted:
-        return model, None
+        return None
     rows = [
         (seed, round(history.seconds[update - 1], 1), int(update), round(float(value), 3))
         for update, value in zip(*history.probed("nats"), strict=True)
     ]
-    print(f"seed {seed}: {rows[-1][3]} nats per image after {rows[-1][1]} s and {rows[-1][2]:,} updates", flush=True)
-    return model, rows
+    started = time.perf_counter()
+    helpers.generate(model, entry.sequences(measured[:1]).shape[1], batch=DRAWN, temperature=1.0)
+    also = {
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "images per second": round(len(history.loss) * entry.recipe["batch_size"] / history.seconds[-1], 1),
+        "drawn per second": round(DRAWN / (time.perf_counter() - started), 1),
+        "peak memory": None if held_before is None else round(most[0] - held_before),
+        "training images": len(training),
+        "measured images": len(measured),
+        "threads": torch.get_num_threads(),
+    }
+    print(
+        f"{name}, seed {seed}: {rows[-1][3]} nats per image after {rows[-1][1]} s, {rows[-1][2]:,} updates", flush=True
+    )
+    return rows, also
+
+
+def isolated(function, *arguments):
+    """The same in a process of its own, so that its memory is its own too."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def store(path, protocol, rows):
@@ -75,58 +172,79 @@ def store(path, protocol, rows):
     os.replace(unfinished, path)
 
 
+def command(arguments):
+    """What to type to run this again, where MNIST lies left out."""
+    words = [f"--model {' '.join(arguments.model)} --data {arguments.data} --seconds {arguments.seconds:g}"]
+    words += [f"--size {arguments.size}"] if arguments.size else []
+    words += [f"--seeds {' '.join(map(str, arguments.seeds))}"]
+    words += [f"--{flag}" for flag in ("static", "validation", "store") if getattr(arguments, flag)]
+    return f"python bench.py {' '.join(words)}"
+
+
 def bench(arguments):
-    """Run all seeds; returns the path of what was stored, or None if nothing was."""
-    training, validation, test = helpers.binarized_mnist(arguments.mnist, arguments.static)
-    measured = validation if arguments.validation else test
-    kind = "static" if arguments.static else "dynamic"
-    protocol = {
-        "command": command(arguments),
-        "head": arguments.head,
-        "hidden": arguments.hidden,
-        "binarised": kind,
-        "budget": arguments.seconds,
-        "unit": f"nats per image, mean over the {'validation' if arguments.validation else 'test'} images",
-        "training images": len(training),
-        "measured images": len(measured),
-        **helpers.MNIST_RECIPE,
-        "processor": processor(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    folder = helpers.DATA / "benchmarks" if arguments.store else ROOT / "build"
-    path = folder / f"mnist_{arguments.head}_{arguments.hidden}_{kind}_{arguments.seconds:g}s.csv"
-    stored = []
-    for seed in arguments.seeds:
-        model, rows = run(arguments, training, measured, seed)
-        if rows is None:
-            print("Interrupted: this run is not stored.")
-            break
-        protocol["parameters"] = sum(weight.numel() for weight in model.parameters())
-        stored += rows
-        store(path, protocol, stored)
-    return path if stored else None
+    """Run all models with all seeds; returns the paths of what was stored."""
+    kind = {"digits": "fixed", "mnist": "static" if arguments.static else "dynamic"}[arguments.data]
+    held_out = "validation" if arguments.validation else "test"
+    if arguments.data == "mnist":
+        helpers.load_mnist(arguments.mnist)  # here, so that a path that is wrong is told before anything is started
+    paths = []
+    for name in arguments.model:
+        entry, stored = MODELS[name], []
+        size = arguments.size or entry.size
+        protocol = {
+            "command": command(arguments),
+            "model": name,
+            "size": size,
+            "data": arguments.data,
+            "binarised": kind,
+            "budget": arguments.seconds,
+            "unit": f"nats per image, mean over the {held_out} images",
+            **entry.recipe,
+            "processor": processor(),
+            "torch": torch.__version__,
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        folder = helpers.DATA / "benchmarks" if arguments.store else ROOT / "build"
+        told = "-".join(map(str, size)) if isinstance(size, tuple) else size
+        path = folder / f"{arguments.data}_{name}_{told}_{kind}_{arguments.seconds:g}s.csv"
+        for seed in arguments.seeds:
+            try:
+                done = isolated(run, arguments, name, seed)
+            except KeyboardInterrupt:
+                done = None
+            if done is None:
+                print("Interrupted: this run is not stored.")
+                return paths
+            rows, also = done
+            stored += rows
+            store(path, {**protocol, **also}, stored)
+            paths += [path] if path not in paths else []
+    return paths
 
 
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--head", choices=("independent", "joint"), default="joint")
-    parser.add_argument("--seconds", type=float, default=150, help="of training (default: 150)")
-    parser.add_argument("--hidden", type=int, default=256, help="units of the recurrent layer (default: 256)")
-    parser.add_argument("--static", action="store_true", help="binarise the training images once, not for each batch")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument(
-        "--validation", action="store_true", help="measure on the validation images, to choose settings"
+        "--model", nargs="+", choices=MODELS, default=list(RACE), help="one or more (default: the race)"
     )
+    parser.add_argument("--data", choices=("mnist", "digits"), default="mnist")
+    parser.add_argument("--seconds", type=float, default=150, help="of training for each run (default: 150)")
+    parser.add_argument("--size", type=int, help="units, for models whose size is one number (default: the race's)")
+    parser.add_argument("--static", action="store_true", help="MNIST: binarise the training images once")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--validation", action="store_true", help="MNIST: measure on the validation images")
     parser.add_argument("--store", action="store_true", help="in data/benchmarks/, which the notes report")
     parser.add_argument("--mnist", help="a path, or 'download' (default: the environment variable PIXELRNN_MNIST)")
-    helpers.use_all_cores()
+    arguments = parser.parse_args(words)
+    if arguments.data == "digits" and (arguments.static or arguments.validation):
+        parser.error("--static and --validation are of MNIST.")
+    if arguments.size and any(isinstance(MODELS[name].size, tuple) for name in arguments.model):
+        parser.error("--size is for models whose size is one number; name them with --model.")
     try:
-        path = bench(parser.parse_args(words))
+        paths = bench(arguments)
     except helpers.LabError as error:
         sys.exit(str(error))
-    if path is not None:
+    for path in paths:
         print(f"Stored in {path.relative_to(ROOT)}.")
 
 

@@ -11,7 +11,7 @@ import helpers
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A project with a small MNIST, which has its path in the environment."""
+    """A project with a small MNIST, which has its path in the environment; runs share this process."""
     images = np.zeros((10_128, 28, 28), np.uint8)
     images[:, 10:18, 10:18] = 255
     np.savez(tmp_path / "mnist.npz", train_images=images, test_images=images[:20])
@@ -19,17 +19,23 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(helpers, "DATA", tmp_path / "data")
     monkeypatch.setattr(bench, "ROOT", tmp_path)
+    monkeypatch.setattr(bench, "DRAWN", 2)
+    monkeypatch.setattr(bench, "isolated", lambda function, *arguments: function(*arguments))
     return tmp_path
 
 
-SMALL = ["--seconds", "0.5", "--hidden", "4"]
+SMALL = ["--seconds", "0.5", "--size", "4", "--model", "joint"]
 
 
 def test_stores_protocol_and_a_row_for_each_look(place):
     bench.main([*SMALL, "--seeds", "1", "2", "--store"])
     protocol, table = helpers.load_benchmark(place / "data" / "benchmarks" / "mnist_joint_4_dynamic_0.5s.csv")
-    assert protocol["command"] == "python bench.py --head joint --seconds 0.5 --hidden 4 --seeds 1 2 --store"
+    expected = "python bench.py --model joint --data mnist --seconds 0.5 --size 4 --seeds 1 2 --store"
+    assert protocol["command"] == expected
     assert (protocol["training images"], protocol["measured images"], protocol["threads"]) == (128, 20, 1)
+    model = helpers.GenModel(28, 4, head="joint")
+    assert protocol["parameters"] == sum(weight.numel() for weight in model.parameters())
+    assert protocol["images per second"] > 0 and protocol["drawn per second"] > 0 and protocol["peak memory"] >= 0
     assert set(table["seed"]) == {1, 2}
     for seed in (1, 2):
         own = table["seed"] == seed
@@ -37,8 +43,33 @@ def test_stores_protocol_and_a_row_for_each_look(place):
         assert table["nats"][own][-1] < 28 * 28 * np.log(2)  # an untrained model's
 
 
+def test_what_it_stored_says_how_to_do_it_again(place):
+    bench.main([*SMALL])
+    (first,) = (place / "build").glob("*.csv")
+    command = json.loads(first.open().readline()[2:])["command"].split()
+    first.unlink()
+    bench.main(command[2:])
+    assert list((place / "build").glob("*.csv")) == [first]
+
+
+@pytest.mark.parametrize("name", bench.MODELS)
+def test_every_model_of_the_race_runs(place, name):
+    """On digits of 8 x 8, with the race's own recipe; one update is enough."""
+    bench.main(["--data", "digits", "--seconds", "0.01", "--model", name])
+    (path,) = (place / "build").glob(f"digits_{name}_*_fixed_0.01s.csv")
+    protocol, table = helpers.load_benchmark(path)
+    assert protocol["model"] == name and (protocol["training images"], protocol["measured images"]) == (1297, 500)
+    assert 0 < table["nats"][-1] < 100
+
+
+def test_a_run_has_a_process_of_its_own():
+    import os
+
+    assert bench.isolated(os.getpid) != os.getpid()
+
+
 def test_without_store_the_reported_runs_are_left_alone(place, capsys):
-    bench.main([*SMALL, "--head", "independent", "--static", "--validation"])
+    bench.main([*SMALL[:-1], "independent", "--static", "--validation"])
     assert not (place / "data").exists()
     path = place / "build" / "mnist_independent_4_static_0.5s.csv"
     assert capsys.readouterr().out.endswith(f"Stored in build/{path.name}.\n")
@@ -63,6 +94,17 @@ def test_a_run_that_does_not_end_loses_no_other_and_is_not_stored(place, monkeyp
             bench.main([*SMALL, "--seeds", "1", "2", "3"])
     _, table = helpers.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
     assert set(table["seed"]) == {1} and seeds == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--data", "digits", "--static"], ["--size", "4"], ["--model", "nothing"], ["--size", "4", "--model", "pixelcnn"]],
+    ids=str,
+)
+def test_what_cannot_be_asked_for_is_told(place, words):
+    with pytest.raises(SystemExit) as stopped:
+        bench.main(words)
+    assert stopped.value.code == 2
 
 
 def test_without_mnist_it_says_what_to_do(place, monkeypatch):
