@@ -400,7 +400,8 @@ EMBEDDING = 16  # numbers that stand for one value within a joint head
 class SequenceModel(nn.Module):
     """What every model of this series is asked for: it gives `teacher_forced` outputs, and this turns them into a loss
     or into values. It says of itself what it `reads` and `predicts`, its `levels` and `input_size`, whether the values
-    of a step are predicted from each other (`joint`), and whether no prediction hears its own step's future (`causal`).
+    of a step are predicted from each other (`joint`), and whether no prediction hears itself or its future (`causal`).
+    To be drawn from it has `step` and `draw`, says whether it `streams`, and how many steps its `window` has (or None).
     """
 
     causal = True
@@ -965,11 +966,12 @@ def generate_naively(model, steps, batch=1, temperature=0.0, values=None):
     `generate` is compared with. values: stop after so many, None draws all. Returns (batch, steps, input_size).
     """
     model.eval()
-    sequences = torch.full((batch, whole("steps", steps), model.input_size), START)
+    device = next(model.parameters()).device
+    sequences = torch.full((batch, whole("steps", steps), model.input_size), START, device=device)
     for number in range(steps * model.input_size if values is None else values):
         step, place = divmod(number, model.input_size)
         if place == 0:
-            chance = torch.rand(batch, model.input_size) if temperature else None
+            chance = torch.rand(batch, model.input_size, device=device) if temperature else None
         outputs = model.teacher_forced(sequences)[:, step]  # (batch, input_size), or (batch, input_size, levels)
         sequences[:, step, place] = model.decode(outputs, temperature, chance)[:, place]
     return sequences

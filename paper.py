@@ -238,7 +238,7 @@ class DiagonalRecurrence(Layer):
         gates = gates.flip(3) if self.mirrored else gates
         hidden = cell = gates.new_zeros(len(gates), self.before.in_channels, gates.shape[2])  # (batch, features, rows)
         diagonals = []
-        for diagonal in skew(gates).unbind(3):  # (batch, 4 * features, rows); outside the picture all stay 0
+        for diagonal in skew(gates).unbind(3):  # (batch, 4 * features, rows); left of the picture all stay 0
             hidden, cell = _lstm(diagonal + self.before(F.pad(hidden, (1, 0))), cell)
             diagonals.append(hidden)
         hidden = unskew(torch.stack(diagonals, 3))

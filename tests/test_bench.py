@@ -71,7 +71,7 @@ def test_a_run_has_a_process_of_its_own():
 def test_without_store_the_reported_runs_are_left_alone(place, capsys):
     bench.main([*SMALL[:-1], "independent", "--static", "--validation"])
     assert not (place / "data").exists()
-    path = place / "build" / "mnist_independent_4_static_0.5s.csv"
+    path = place / "build" / "mnist_independent_4_static_0.5s_validation.csv"
     assert capsys.readouterr().out.endswith(f"Stored in build/{path.name}.\n")
     assert json.loads(path.open().readline()[2:])["unit"] == "nats per image, mean over the validation images"
 
