@@ -96,6 +96,18 @@ def test_a_run_that_does_not_end_loses_no_other_and_is_not_stored(place, monkeyp
     assert set(table["seed"]) == {1} and seeds == [1, 2]
 
 
+def test_an_interrupt_between_two_runs_keeps_the_first(place, monkeypatch, capsys):
+    def isolated(function, arguments, name, seed):
+        if seed == 2:
+            raise KeyboardInterrupt
+        return function(arguments, name, seed)
+
+    monkeypatch.setattr(bench, "isolated", isolated)
+    bench.main([*SMALL, "--seeds", "1", "2"])
+    _, table = helpers.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
+    assert set(table["seed"]) == {1} and "Interrupted" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "words",
     [["--data", "digits", "--static"], ["--size", "4"], ["--model", "nothing"], ["--size", "4", "--model", "pixelcnn"]],

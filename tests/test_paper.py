@@ -261,6 +261,23 @@ def test_given_rows_are_kept_and_gone_on_from(name, channels):
     assert torch.allclose(outputs, model.teacher_forced(drawn)[:, 2:], atol=1e-4)
 
 
+@every_model
+@colours
+def test_row_by_row_is_all_rows_at_once(name, channels):
+    model, states, logits = model_of(name, channels), {}, []
+    sequences = bits(3, ROWS, COLUMNS * channels)
+    for row in model._maps(sequences).unbind(1):
+        after = {}
+
+        def call(layer, x, before=states, after=after):
+            x, after[layer] = layer.row(x, before.get(layer))
+            return x
+
+        logits.append(model.network(row.movedim(-1, 1), call).movedim(1, -1).flatten(1))
+        states = after
+    assert torch.allclose(torch.stack(logits, 1), model.teacher_forced(sequences), atol=1e-4)
+
+
 # Layers
 
 
