@@ -447,6 +447,7 @@ class GenModel(SequenceModel):
     cell: "lstm", "gru" or "rnn".
     norm: what stands between the recurrent layer and the head: None, "batch" (the article's optimisation; in training
         mode its statistics run over every step, later ones too) or "layer" (each step by itself).
+    dropout: the probability with which each feature is left out before the head, in training mode only.
     output: "seq2seq" (many-to-many) gives a prediction at every step; "seq2vec" (many-to-one) gives one at the last
         step, `y[:, -1, :]`, and is trained on windows of `window` steps.
     head: "independent" (the article's linear layer) predicts all values of a step at once from the steps before;
@@ -466,6 +467,7 @@ class GenModel(SequenceModel):
         *,
         cell="lstm",
         norm=None,
+        dropout=0.0,
         output="seq2seq",
         window=None,
         head="independent",
@@ -475,6 +477,8 @@ class GenModel(SequenceModel):
     ):
         super().__init__()
         input_size, hidden_size = whole("input_size", input_size), whole("hidden_size", hidden_size)
+        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+            raise LabError(f"dropout is a probability below 1, not {dropout!r}.")
         if choice("output", output, ("seq2seq", "seq2vec")) == "seq2vec":
             window = whole("window (of a seq2vec model)", window)
         elif window is not None:
@@ -488,6 +492,7 @@ class GenModel(SequenceModel):
             "bidirectional": choice("bidirectional", bidirectional, (False, True)),
             "cell": choice("cell", cell, CELLS),
             "norm": choice("norm", norm, (None, "batch", "layer")),
+            "dropout": float(dropout),
             "output": output,
             "window": window,
             "head": head,
@@ -504,6 +509,7 @@ class GenModel(SequenceModel):
             input_size * per_input, hidden_size, int(num_layers), batch_first=True, bidirectional=bidirectional
         )
         self.norm = {None: nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}[norm](features)
+        self.dropout = nn.Dropout(dropout)
         if self.joint:
             self.head = JointHead(features, input_size, per_input, per_output)
         else:
@@ -553,7 +559,7 @@ class GenModel(SequenceModel):
         flat = y.reshape(-1, y.shape[-1])  # (..., features) -> (all, features): batch norm wants two axes
         if self.training and len(flat) == 1 and self.settings["norm"] == "batch":
             raise LabError("Batch norm needs more than one step to train on. Use layer norm, or a larger picture.")
-        flat = self.norm(flat)
+        flat = self.dropout(self.norm(flat))
         if self.joint:
             if targets is None:
                 raise LabError("A joint head predicts a value from those to its left as well: give it the steps too.")

@@ -36,6 +36,8 @@ def test_stores_protocol_and_a_row_for_each_look(place):
     model = helpers.GenModel(28, 4, head="joint")
     assert protocol["parameters"] == sum(weight.numel() for weight in model.parameters())
     assert protocol["images per second"] > 0 and protocol["drawn per second"] > 0 and protocol["peak memory"] >= 0
+    # All images of the small MNIST are one, so that those trained on and those measured have the same nats.
+    assert protocol["nats of training images"] == pytest.approx(table["nats"][-1], abs=0.002)
     assert set(table["seed"]) == {1, 2}
     for seed in (1, 2):
         own = table["seed"] == seed

@@ -212,6 +212,18 @@ def test_decode_gives_the_most_probable_values():
     assert levels.decode(torch.eye(256)).tolist() == (torch.arange(256) / 255).tolist()
 
 
+def test_dropout_leaves_features_out_in_training_mode_alone(build, draw):
+    model, sequences, heard = build(dropout=0.5), draw(batch=16), []
+    assert not any(helpers.leaks(model.train(mode), sequences) for mode in (True, False))
+    model.head.register_forward_hook(lambda head, inputs, outputs: heard.append(inputs[0]))
+    for mode in (True, False):
+        model.train(mode).teacher_forced(sequences)
+    training, evaluation = heard
+    left = training != 0
+    assert (evaluation != 0).all() and 0.4 < left.float().mean() < 0.6
+    torch.testing.assert_close(training[left], 2 * evaluation[left])  # so that what the head is told keeps its mean
+
+
 # Arguments that cannot be used
 
 
@@ -242,6 +254,12 @@ def test_bad_size(name, value):
 def test_unknown_name(name, value):
     with pytest.raises(helpers.LabError, match=f"{name} must be one of"):
         helpers.GenModel(WIDTH, HIDDEN, **{name: value})
+
+
+@pytest.mark.parametrize("value", [-0.1, 1, 1.5, True, "0.5", None, float("nan")])
+def test_dropout_is_a_probability(value):
+    with pytest.raises(helpers.LabError, match="dropout is a probability below 1"):
+        helpers.GenModel(WIDTH, HIDDEN, dropout=value)
 
 
 @pytest.mark.parametrize("window", [None, 0, -1, 1.5, True, "3"])
