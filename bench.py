@@ -80,7 +80,7 @@ MODELS["joint-fast"] = Entry(MODELS["joint"].build, 256, FAST_RECIPE)
 # The same for ten minutes and more, which so high a rate and so much decay hold back; chosen on validation images.
 LONG_RECIPE = {**FAST_RECIPE, "learning_rate": 0.005, "weight_decay": 0.1}
 MODELS["joint-long"] = Entry(MODELS["joint"].build, 256, LONG_RECIPE)
-# For half an hour, in which 512 units learn the training images by heart; less so if not all features are there.
+# For half an hour, in which 512 units overfit, and less so with dropout.
 MODELS["joint-dropout"] = Entry(lambda *sizes: recurrent(*sizes, head="joint", dropout=0.3), 512, LONG_RECIPE)
 
 
