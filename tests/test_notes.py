@@ -130,6 +130,28 @@ def test_the_race_is_reported_as_it_was_run(path):
     assert race_row(path) in (NOTES / "06_the_papers_pixelrnn.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("path", [path for path in BENCHMARKS if path.stem.endswith("_fixed_10s")])
+def test_the_race_on_digits_is_reported_as_it_was_run(path):
+    told = []
+    for run in (path.with_stem(path.stem.replace("_10s", "_2s")), path):
+        protocol, lasts = last_of_each_seed(run)
+        told += [f"{np.mean([nats for _, nats in lasts]):.2f}", f"{protocol['nats of training images']:.2f}"]
+    row = f"| {protocol['model']} | {' | '.join(told)} |"
+    assert row in (NOTES / "06_the_papers_pixelrnn.md").read_text(encoding="utf-8")
+
+
+def test_before_and_pushed_are_told_as_they_were_run():
+    note = (NOTES / "06_the_papers_pixelrnn.md").read_text(encoding="utf-8")
+    told = re.findall(
+        r"^\| ([\d,]+) \| ([\d. to]+) \| (\d) \| \*(\S+)\*, (\d+) units: ([\d. to]+) \| (\d) \|$", note, flags=re.M
+    )
+    assert len(told) == 4
+    for budget, before, before_seeds, model, units, after, after_seeds in told:
+        rest = f"dynamic | {budget.replace(',', '')}"
+        assert f"| mnist | joint | 256 | {rest} | {before_seeds} | {before} |" in note
+        assert f"| mnist | {model} | {units} | {rest} | {after_seeds} | {after} |" in note
+
+
 def test_no_row_of_a_stored_run_is_left_over():
     """A table row that no stored file bears out."""
     borne_out = {benchmark_row(path) for path in BENCHMARKS}
