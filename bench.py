@@ -82,6 +82,14 @@ LONG_RECIPE = {**FAST_RECIPE, "learning_rate": 0.005, "weight_decay": 0.1}
 MODELS["joint-long"] = Entry(MODELS["joint"].build, 256, LONG_RECIPE)
 # For half an hour, in which 512 units overfit, and less so with dropout.
 MODELS["joint-dropout"] = Entry(lambda *sizes: recurrent(*sizes, head="joint", dropout=0.3), 512, LONG_RECIPE)
+# Or three of 256 units, each of which has learned for a third of the seconds, averaged.
+MODELS["joint-average"] = Entry(
+    lambda rows, columns, size: paper.Average(
+        [recurrent(rows, columns, size[0], head="joint") for _ in range(size[1])]
+    ),
+    (256, 3),
+    LONG_RECIPE,
+)
 
 
 def processor():

@@ -438,6 +438,20 @@ class SequenceModel(nn.Module):
         below = torch.softmax(logits, -1).cumsum(-1)[..., :-1]  # P(level <= 0), P(level <= 1), ...
         return (below <= chance[..., None]).sum(-1) / (self.levels - 1)
 
+    def one_by_one(self, output_at, y, temperature):
+        """A step of a joint head drawn value by value, (batch, input_size), and its outputs; y (batch, features).
+
+        output_at(place, told) gives the outputs of one value, (batch, levels or 1), told those to its left.
+        """
+        chance = torch.rand(len(y), self.input_size, device=y.device) if temperature else None
+        told, values, outputs = y[:, :0], [], []
+        for place in range(self.input_size):
+            output = output_at(place, told)
+            outputs.append(output if self.predicts == "levels" else output.squeeze(-1))
+            values.append(self.decode(outputs[-1], temperature, None if chance is None else chance[:, place]))
+            told = torch.cat([told, self.read_in(values[-1][:, None])], 1)  # (batch, (place + 1) * per_input)
+        return torch.stack(values, 1), torch.stack(outputs, 1)
+
 
 class GenModel(SequenceModel):
     """The article's model: a recurrent network over steps (rows or pixels), then a head that predicts the next step.
@@ -589,18 +603,12 @@ class GenModel(SequenceModel):
 
         A joint head is asked for each value once those to its left are drawn, and computes that value's part alone.
         """
-        chance = torch.rand(len(y), self.input_size, device=y.device) if temperature else None
         if not self.joint:
             outputs = self.read_out(y)
+            chance = torch.rand(len(y), self.input_size, device=y.device) if temperature else None
             return self.decode(outputs, temperature, chance), outputs
-        values, outputs = [], []
-        told, (above, heard) = y[:, :0], self.head.begin(self.norm(y))
-        for place in range(self.input_size):
-            output = self.head.at(place, told, above, heard)  # (batch, levels or 1)
-            outputs.append(output if self.predicts == "levels" else output.squeeze(-1))
-            values.append(self.decode(outputs[-1], temperature, None if chance is None else chance[:, place]))
-            told = torch.cat([told, self.read_in(values[-1][:, None])], 1)  # (batch, (place + 1) * per_input)
-        return torch.stack(values, 1), torch.stack(outputs, 1)
+        above, heard = self.head.begin(self.norm(y))
+        return self.one_by_one(lambda place, told: self.head.at(place, told, above, heard), y, temperature)
 
 
 class JointHead(nn.Module):

@@ -1,12 +1,12 @@
 """The models of the PixelRNN paper and those it is compared with, beside helpers.GenModel: note 6 reads this file.
 
-    layers -> Row LSTM -> Diagonal BiLSTM -> PixelRNN -> PixelCNN -> Gated PixelCNN -> MADE
+    layers -> Row LSTM -> Diagonal BiLSTM -> PixelRNN -> PixelCNN -> Gated PixelCNN -> MADE -> an average of joint rows
 
-Each is a PixelModel: it reads binary pictures as helpers' sequences, (batch, rows, columns * channels), and gives a
-logit for every value, which depends on the values before it alone: the rows above, the pixels to the left, and in its
-own pixel red before green before blue. Inside it works on maps, (batch, features, rows, columns). Features are parted
-into as many groups as there are channels, and a mask says which groups of its own pixel a group hears: those before it
-("A", of the first layer), or those and itself ("B", of all others).
+Each but the last is a PixelModel: it reads binary pictures as helpers' sequences, (batch, rows, columns * channels),
+and gives a logit for every value, which depends on the values before it alone: the rows above, the pixels to the left,
+and in its own pixel red before green before blue. Inside it works on maps, (batch, features, rows, columns). Features
+are parted into as many groups as there are channels, and a mask says which groups of its own pixel a group hears: those
+before it ("A", of the first layer), or those and itself ("B", of all others).
 
 A network is written once, in `network`, and computed in three ways, which the layers (see Layer) know: all rows at
 once, to train; one known row, to go on from; one pixel, to draw.
@@ -489,6 +489,57 @@ class MADE(PixelModel):
 
     def network(self, x, call):
         return call(self.out, F.relu(call(self.hidden, x)))
+
+
+# ======================================================================================================================
+# Several joint rows at once
+# ======================================================================================================================
+
+
+class Average(SequenceModel):
+    """Several GenModels with a joint head, side by side: each learns by its own loss, and their outputs are averaged.
+
+    The mean of logits is a geometric mean of probabilities, scaled to sum to 1 for each value; its nats are at most the
+    mean of the members' (log-sum-exp is convex). Members differ by their first weights; they see the same batches.
+    """
+
+    joint = True
+
+    def __init__(self, models):
+        super().__init__()
+        self.models = nn.ModuleList(models)
+        alike = {(m.input_size, m.reads, m.predicts, m.levels, m.window, m.streams, m.joint) for m in self.models}
+        if len(alike) != 1 or not self.models[0].joint:
+            raise LabError("An average is of one or more models with a joint head that read and predict alike.")
+        *said, _ = alike.pop()
+        self.input_size, self.reads, self.predicts, self.levels, self.window, self.streams = said
+        self.causal = all(model.causal for model in self.models)
+        self.read_in = self.models[0].read_in
+
+    def teacher_forced(self, sequences):
+        """Outputs for every step, each from the true values before it: (batch, steps, ...)."""
+        return torch.stack([model.teacher_forced(sequences) for model in self.models]).mean(0)
+
+    def loss(self, sequences, told=None):
+        """The mean of the members' losses, not that of their average: each learns as it would alone."""
+        return torch.stack([model.loss(sequences, told) for model in self.models]).mean()
+
+    def step(self, inputs, states=None):
+        """The members' features of the last step, (members, batch, features), and their states."""
+        states = states or [None] * len(self.models)
+        stepped = [model.step(inputs, state) for model, state in zip(self.models, states, strict=True)]
+        features, states = zip(*stepped, strict=True)
+        return features, states
+
+    def draw(self, features, temperature=0.0):
+        """The next step (batch, input_size), each value of it drawn from the average, and the averaged outputs."""
+        begun = [model.head.begin(model.norm(y)) for model, y in zip(self.models, features, strict=True)]
+
+        def output_at(place, told):
+            outputs = [model.head.at(place, told, *own) for model, own in zip(self.models, begun, strict=True)]
+            return torch.stack(outputs).mean(0)  # (members, batch, levels or 1) -> (batch, levels or 1)
+
+        return self.one_by_one(output_at, features[0], temperature)
 
 
 def _grouped(features, channels):

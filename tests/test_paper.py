@@ -1,5 +1,6 @@
 """The paper's models: causal value by value, hearing what they should, and drawn fast as they are drawn naively."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import nn
 
 import helpers
 import paper
-from paper import MADE, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, PixelRNN, RowLSTM
+from paper import MADE, Average, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, PixelRNN, RowLSTM
 
 ROWS, COLUMNS = 5, 4
 BUILD = {
@@ -324,6 +325,73 @@ def test_learns(name):
     sequences = torch.tensor([[[0.0, 1, 0, 1]] * ROWS, [[1.0, 0, 1, 0]] * ROWS])
     helpers.train(model, sequences, steps=60, learning_rate=0.02)
     assert helpers.nats(model, sequences).mean() < 3  # the best is ln 2 for the picture; untrained, about 20 times that
+
+
+# Several joint rows at once
+
+
+def average_of(members=3, **settings):
+    torch.manual_seed(0)
+    settings = {"reads": "values", "predicts": "bits", **settings}
+    model = Average([helpers.GenModel(COLUMNS, 6, head="joint", levels=5, **settings) for _ in range(members)])
+    for weight in model.parameters():
+        nn.init.normal_(weight, std=0.5)
+    return model.eval()
+
+
+averages = pytest.mark.parametrize(
+    "settings",
+    [{}, {"norm": "layer"}, {"output": "seq2vec", "window": 2}, {"reads": "levels", "predicts": "levels"}],
+    ids=str,
+)
+
+
+@averages
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_an_average_is_drawn_fast_as_naively(settings, temperature):
+    model = average_of(**settings)
+    torch.manual_seed(1)
+    fast, outputs = helpers.generate(model, ROWS, batch=7, temperature=temperature)
+    torch.manual_seed(1)
+    assert torch.equal(fast, helpers.generate_naively(model, ROWS, 7, temperature))
+    assert torch.allclose(outputs, model.teacher_forced(fast), atol=1e-4)
+
+
+@averages
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_an_average_hears_what_came_before_alone(settings, mode):
+    model = average_of(**settings).train(mode == "training")
+    assert not helpers.leaks(model, bits(6, ROWS, COLUMNS))
+    field = helpers.receptive_field(model, bits(6, ROWS, COLUMNS), 1, 2)
+    assert ((field > 0) == before(ROWS, COLUMNS, 1, 2)).all()
+
+
+def test_nats_of_an_average_are_below_the_mean_of_its_members():
+    model, sequences = average_of(), bits(20, ROWS, COLUMNS)
+    members = np.stack([helpers.nats(member, sequences) for member in model.models])
+    assert (helpers.nats(model, sequences) < members.mean(0)).all()
+    one = Average(model.models[:1])
+    assert helpers.nats(one, sequences) == pytest.approx(members[0])
+    every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2 * COLUMNS))).reshape(-1, 2, COLUMNS)
+    assert np.exp(-helpers.nats(model, every)).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_members_of_an_average_learn_as_each_would_alone():
+    model, sequences = average_of(), bits(20, ROWS, COLUMNS)
+    model.loss(sequences).backward()
+    for member in model.models:
+        alone = copy.deepcopy(member)
+        alone.zero_grad()
+        alone.loss(sequences).backward()
+        for one, other in zip(member.parameters(), alone.parameters(), strict=True):
+            assert torch.allclose(3 * one.grad, other.grad, atol=1e-6)
+
+
+def test_an_average_of_models_that_do_not_fit_is_told():
+    joint = helpers.GenModel(COLUMNS, 6, head="joint")
+    for models in ([], [helpers.GenModel(COLUMNS, 6)], [joint, helpers.GenModel(COLUMNS + 1, 6, head="joint")]):
+        with pytest.raises(helpers.LabError, match="read and predict alike"):
+            Average(models)
 
 
 # Bad input
