@@ -439,9 +439,10 @@ class SequenceModel(nn.Module):
         return (below <= chance[..., None]).sum(-1) / (self.levels - 1)
 
     def one_by_one(self, output_at, y, temperature):
-        """A step of a joint head drawn value by value, (batch, input_size), and its outputs; y (batch, features).
+        """A step drawn value by value, (batch, input_size), and its outputs, by a model that has `read_in`.
 
-        output_at(place, told) gives the outputs of one value, (batch, levels or 1), told those to its left.
+        output_at(place, told) gives the outputs of one value, (batch, levels or 1), told those to its left, (batch,
+        place * per_input). y (batch, features) only says how many, of what type and where.
         """
         chance = torch.rand(len(y), self.input_size, device=y.device) if temperature else None
         told, values, outputs = y[:, :0], [], []
@@ -607,8 +608,12 @@ class GenModel(SequenceModel):
             outputs = self.read_out(y)
             chance = torch.rand(len(y), self.input_size, device=y.device) if temperature else None
             return self.decode(outputs, temperature, chance), outputs
+        return self.one_by_one(self.places(y), y, temperature)
+
+    def places(self, y):
+        """For `one_by_one`: (place, told) -> the outputs of that value of the step after features (batch, features)."""
         above, heard = self.head.begin(self.norm(y))
-        return self.one_by_one(lambda place, told: self.head.at(place, told, above, heard), y, temperature)
+        return lambda place, told: self.head.at(place, told, above, heard)
 
 
 class JointHead(nn.Module):

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import LabError, MaskedLinear, SequenceModel, _check_sequences, choice, whole
+from helpers import GenModel, LabError, MaskedLinear, SequenceModel, _check_sequences, choice, whole
 
 # ======================================================================================================================
 # A model of pixels, and the layers it is made of
@@ -503,41 +503,43 @@ class Average(SequenceModel):
     mean of the members' (log-sum-exp is convex). Members differ by their first weights; they see the same batches.
     """
 
-    joint = True
+    ALIKE = ("input_size", "reads", "predicts", "levels", "window", "streams", "causal", "joint")
 
     def __init__(self, models):
         super().__init__()
         self.models = nn.ModuleList(models)
-        alike = {(m.input_size, m.reads, m.predicts, m.levels, m.window, m.streams, m.joint) for m in self.models}
-        if len(alike) != 1 or not self.models[0].joint:
-            raise LabError("An average is of one or more models with a joint head that read and predict alike.")
-        *said, _ = alike.pop()
-        self.input_size, self.reads, self.predicts, self.levels, self.window, self.streams = said
-        self.causal = all(model.causal for model in self.models)
-        self.read_in = self.models[0].read_in
+        joint = all(isinstance(model, GenModel) and model.joint for model in self.models)
+        alike = {tuple(getattr(model, name) for name in self.ALIKE) for model in self.models if joint}
+        if len(alike) != 1:
+            raise LabError("An average is of one or more GenModels with a joint head that read and predict alike.")
+        for name, value in zip(self.ALIKE, alike.pop(), strict=True):
+            setattr(self, name, value)
 
     def teacher_forced(self, sequences):
         """Outputs for every step, each from the true values before it: (batch, steps, ...)."""
         return torch.stack([model.teacher_forced(sequences) for model in self.models]).mean(0)
 
     def loss(self, sequences, told=None):
-        """The mean of the members' losses, not that of their average: each learns as it would alone."""
+        """The mean of the members' losses, not that of their average: each learns as it would alone, except that
+        gradients are clipped all together."""
         return torch.stack([model.loss(sequences, told) for model in self.models]).mean()
 
+    def read_in(self, inputs):
+        """As each of the members."""
+        return self.models[0].read_in(inputs)
+
     def step(self, inputs, states=None):
-        """The members' features of the last step, (members, batch, features), and their states."""
+        """The members' features of the last step, a tuple of (batch, features), and their states."""
         states = states or [None] * len(self.models)
         stepped = [model.step(inputs, state) for model, state in zip(self.models, states, strict=True)]
-        features, states = zip(*stepped, strict=True)
-        return features, states
+        return tuple(zip(*stepped, strict=True))
 
     def draw(self, features, temperature=0.0):
         """The next step (batch, input_size), each value of it drawn from the average, and the averaged outputs."""
-        begun = [model.head.begin(model.norm(y)) for model, y in zip(self.models, features, strict=True)]
+        members = [model.places(y) for model, y in zip(self.models, features, strict=True)]
 
         def output_at(place, told):
-            outputs = [model.head.at(place, told, *own) for model, own in zip(self.models, begun, strict=True)]
-            return torch.stack(outputs).mean(0)  # (members, batch, levels or 1) -> (batch, levels or 1)
+            return torch.stack([member(place, told) for member in members]).mean(0)  # -> (batch, levels or 1)
 
         return self.one_by_one(output_at, features[0], temperature)
 

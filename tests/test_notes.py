@@ -143,13 +143,32 @@ def test_the_race_on_digits_is_reported_as_it_was_run(path):
 def test_before_and_pushed_are_told_as_they_were_run():
     note = (NOTES / "06_the_papers_pixelrnn.md").read_text(encoding="utf-8")
     told = re.findall(
-        r"^\| ([\d,]+) \| ([\d. to]+) \| (\d) \| \*(\S+)\*, (\d+) units: ([\d. to]+) \| (\d) \|$", note, flags=re.M
+        r"^\| ([\d,]+) \| ([\d. to]+) \| (\d) \| \*(\S+)\* \| ([\d, ]+) \| ([\d. to]+) \| (\d) \|$", note, flags=re.M
     )
     assert len(told) == 4
-    for budget, before, before_seeds, model, units, after, after_seeds in told:
+    for budget, before, before_seeds, model, size, after, after_seeds in told:
         rest = f"dynamic | {budget.replace(',', '')}"
         assert f"| mnist | joint | 256 | {rest} | {before_seeds} | {before} |" in note
-        assert f"| mnist | {model} | {units} | {rest} | {after_seeds} | {after} |" in note
+        assert f"| mnist | {model} | {size} | {rest} | {after_seeds} | {after} |" in note
+
+
+@pytest.mark.parametrize(
+    ("run", "training", "updates", "drawn"),
+    [
+        ("joint-average_256-3_dynamic_1800s", "{} per training image", "{} updates", "{} pictures a second"),
+        ("joint-long_256_dynamic_600s", "79.04 and {}", "one alone {}", "instead of {}"),
+    ],
+)
+def test_the_average_is_told_as_it_was_run(run, training, updates, drawn):
+    note = (NOTES / "06_the_papers_pixelrnn.md").read_text(encoding="utf-8")
+    paragraph = re.search(r"^\*\*Three at once.*$", note, flags=re.M).group()
+    protocol, table = helpers.load_benchmark(ROOT / "data" / "benchmarks" / f"mnist_{run}.csv")
+    lasts = table["seconds"] >= protocol["budget"]
+    reached, made = table["nats"][lasts], table["updates"][lasts]
+    assert f"{min(reached):.2f} to {max(reached):.2f}" in paragraph
+    assert training.format(f"{protocol['nats of training images']:.2f}") in paragraph
+    assert updates.format(f"{min(made):,.0f} to {max(made):,.0f}") in paragraph
+    assert drawn.format(f"{protocol['drawn per second']:,.0f}") in paragraph
 
 
 def test_no_row_of_a_stored_run_is_left_over():

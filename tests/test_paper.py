@@ -341,7 +341,14 @@ def average_of(members=3, **settings):
 
 averages = pytest.mark.parametrize(
     "settings",
-    [{}, {"norm": "layer"}, {"output": "seq2vec", "window": 2}, {"reads": "levels", "predicts": "levels"}],
+    [
+        {},
+        {"norm": "layer"},
+        {"norm": "batch"},
+        {"dropout": 0.3},
+        {"output": "seq2vec", "window": 2},
+        {"reads": "levels", "predicts": "levels"},
+    ],
     ids=str,
 )
 
@@ -350,46 +357,83 @@ averages = pytest.mark.parametrize(
 @pytest.mark.parametrize("temperature", [0, 1.0])
 def test_an_average_is_drawn_fast_as_naively(settings, temperature):
     model = average_of(**settings)
+    for options in ({}, {"cached": False}):
+        torch.manual_seed(1)
+        fast, outputs = helpers.generate(model, ROWS, batch=7, temperature=temperature, **options)
+        torch.manual_seed(1)
+        assert torch.equal(fast, helpers.generate_naively(model, ROWS, 7, temperature))
+        assert torch.allclose(outputs, model.teacher_forced(fast), atol=1e-4)
+
+
+def test_members_of_an_average_may_differ_in_size():
+    torch.manual_seed(0)
+    model = Average([helpers.GenModel(COLUMNS, size, layers, head="joint") for size, layers in ((3, 1), (6, 2))])
     torch.manual_seed(1)
-    fast, outputs = helpers.generate(model, ROWS, batch=7, temperature=temperature)
+    fast, _ = helpers.generate(model, ROWS, batch=7, temperature=1.0)
     torch.manual_seed(1)
-    assert torch.equal(fast, helpers.generate_naively(model, ROWS, 7, temperature))
-    assert torch.allclose(outputs, model.teacher_forced(fast), atol=1e-4)
+    assert torch.equal(fast, helpers.generate_naively(model, ROWS, 7, 1.0))
 
 
 @averages
-@pytest.mark.parametrize("mode", ["training", "evaluation"])
-def test_an_average_hears_what_came_before_alone(settings, mode):
-    model = average_of(**settings).train(mode == "training")
-    assert not helpers.leaks(model, bits(6, ROWS, COLUMNS))
+def test_an_average_hears_what_came_before_alone(settings):
+    model = average_of(**settings)
+    assert model.causal and not helpers.leaks(model, bits(6, ROWS, COLUMNS))
     field = helpers.receptive_field(model, bits(6, ROWS, COLUMNS), 1, 2)
     assert ((field > 0) == before(ROWS, COLUMNS, 1, 2)).all()
 
 
-def test_nats_of_an_average_are_below_the_mean_of_its_members():
-    model, sequences = average_of(), bits(20, ROWS, COLUMNS)
+def test_an_average_of_models_that_hear_the_future_is_not_causal():
+    model = average_of(bidirectional=True)
+    assert not model.causal and leaky(model)
+    with pytest.raises(helpers.LabError, match="no likelihood"):
+        helpers.nats(model, bits(6, ROWS, COLUMNS))
+
+
+@averages
+def test_nats_of_an_average_are_below_the_mean_of_its_members(settings):
+    model, sequences = average_of(**settings), bits(20, ROWS, COLUMNS)
     members = np.stack([helpers.nats(member, sequences) for member in model.models])
     assert (helpers.nats(model, sequences) < members.mean(0)).all()
-    one = Average(model.models[:1])
-    assert helpers.nats(one, sequences) == pytest.approx(members[0])
+    outputs = torch.stack([member.teacher_forced(sequences) for member in model.models])
+    assert torch.allclose(model.teacher_forced(sequences), outputs.mean(0))
+    assert helpers.nats(Average(model.models[:1]), sequences) == pytest.approx(members[0])
+
+
+def test_probabilities_of_an_average_sum_to_one():
     every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2 * COLUMNS))).reshape(-1, 2, COLUMNS)
-    assert np.exp(-helpers.nats(model, every)).sum() == pytest.approx(1, abs=1e-5)
+    assert np.exp(-helpers.nats(average_of(), every)).sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_members_of_an_average_learn_as_each_would_alone():
+@pytest.mark.parametrize("told", [None, "the opposite"])
+def test_members_of_an_average_learn_as_each_would_alone(told):
     model, sequences = average_of(), bits(20, ROWS, COLUMNS)
-    model.loss(sequences).backward()
+    told = told and 1 - sequences
+    model.loss(sequences, told).backward()
     for member in model.models:
         alone = copy.deepcopy(member)
         alone.zero_grad()
-        alone.loss(sequences).backward()
+        alone.loss(sequences, told).backward()
         for one, other in zip(member.parameters(), alone.parameters(), strict=True):
             assert torch.allclose(3 * one.grad, other.grad, atol=1e-6)
 
 
-def test_an_average_of_models_that_do_not_fit_is_told():
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: helpers.GenModel(COLUMNS + 1, 6, head="joint"),
+        lambda: helpers.GenModel(COLUMNS, 6, head="joint", reads="levels"),
+        lambda: helpers.GenModel(COLUMNS, 6, head="joint", predicts="levels"),
+        lambda: helpers.GenModel(COLUMNS, 6, head="joint", output="seq2vec", window=2),
+        lambda: helpers.GenModel(COLUMNS, 6, 1, True, head="joint"),
+        lambda: helpers.GenModel(COLUMNS, 6),
+        lambda: PixelCNN(COLUMNS, 6, 2, 12),
+        lambda: nn.Linear(COLUMNS, COLUMNS),
+    ],
+    ids=["width", "reads", "predicts", "window", "direction", "head", "no GenModel", "no model"],
+)
+def test_an_average_of_models_that_do_not_fit_is_told(other):
     joint = helpers.GenModel(COLUMNS, 6, head="joint")
-    for models in ([], [helpers.GenModel(COLUMNS, 6)], [joint, helpers.GenModel(COLUMNS + 1, 6, head="joint")]):
+    for models in ([], [joint, other()]):
         with pytest.raises(helpers.LabError, match="read and predict alike"):
             Average(models)
 
