@@ -491,6 +491,12 @@ class MADE(PixelModel):
         return call(self.out, F.relu(call(self.hidden, x)))
 
 
+def _grouped(features, channels):
+    if whole("features", features) % channels:
+        raise LabError(f"The features must part into {channels} equal groups, one a channel; {features} do not.")
+    return features
+
+
 # ======================================================================================================================
 # Several joint rows at once
 # ======================================================================================================================
@@ -542,9 +548,3 @@ class Average(SequenceModel):
             return torch.stack([member(place, told) for member in members]).mean(0)  # -> (batch, levels or 1)
 
         return self.one_by_one(output_at, features[0], temperature)
-
-
-def _grouped(features, channels):
-    if whole("features", features) % channels:
-        raise LabError(f"The features must part into {channels} equal groups, one a channel; {features} do not.")
-    return features
