@@ -73,6 +73,61 @@ def choice(name, value, allowed):
 
 
 # ======================================================================================================================
+# Files: found, read and written, or a LabError that says what to do
+# ======================================================================================================================
+
+
+def as_path(value, wanted):
+    """`value`, a string or a path, as a Path whose ~ stands for the home folder; `wanted` says what it should name."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise LabError(f"{wanted} is wanted, as a path, not {type(value).__name__}.")
+    if str(value) in ("", ".") or "\0" in str(value):
+        raise LabError(f"{wanted} is wanted, as a path; {str(value)!r} names no file.")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:  # ~somebody, whose home is not known
+        raise LabError(f"The path {value} cannot be looked at: {error}") from error
+
+
+def existing(value, wanted, advice=""):
+    """`as_path` of something that is there and may be read, else a LabError that ends on `advice`."""
+    path = as_path(value, wanted)
+    try:
+        path.stat()  # unlike exists(), it tells a missing file from one that cannot be looked at
+        if not os.access(path, os.R_OK):
+            raise LabError(f"{path} may not be read by this user. Change its permissions, or read a copy.")
+    except FileNotFoundError as error:
+        raise LabError(f"There is no file {path}. {advice}".rstrip()) from error
+    except OSError as error:  # a name that is too long, a folder that is locked, a file where a folder should be
+        told = str(path) if len(str(path)) < 200 else f"{str(path)[:80]} ..."
+        raise LabError(f"{told} cannot be looked at: {error.strerror}. {advice}".rstrip()) from error
+    return path
+
+
+@contextlib.contextmanager
+def written_whole(value, wanted):
+    """Yields the path of an unfinished file beside `value`, which takes its place once all is written, or not at all.
+
+    Raises LabError, the old file untouched, where it cannot be written. Two processes that write the same file at once
+    leave the file of one of them, whole.
+    """
+    path = as_path(value, wanted)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "there is a folder of that name")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        os.replace(unfinished, path)
+    except OSError as error:
+        kept = "Nothing was lost. Free some space, or name another place."
+        raise LabError(f"{path} cannot be written: {error.strerror or error}. {kept}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+# ======================================================================================================================
 # Data: a picture becomes a sequence, and back again exactly
 # ======================================================================================================================
 
