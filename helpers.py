@@ -19,6 +19,7 @@ import io
 import itertools
 import json
 import math
+import numbers
 import os
 import sys
 import time
@@ -33,6 +34,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import nn
@@ -63,6 +65,17 @@ def whole(name, value, minimum=1):
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
         raise LabError(f"{name} must be a whole number of at least {minimum}, not {value!r}.")
     return int(value)
+
+
+def number(name, value, least=0.0, most=math.inf, above=False):
+    """`value` if it is a finite number from `least` (or above it) to `most`, else a LabError that names it."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+    if not (real and math.isfinite(value) and (least < value if above else least <= value) and value <= most):
+        up_to = f" and at most {most:g}" if most < math.inf else ""
+        raise LabError(
+            f"{name} must be a number {'above' if above else 'of at least'} {least:g}{up_to}, not {value!r}."
+        )
+    return float(value)
 
 
 def choice(name, value, allowed):
@@ -467,7 +480,8 @@ class SequenceModel(nn.Module):
 
         told: what stands before each prediction, where it is not the true sequences (None: it is).
         """
-        outputs = self.teacher_forced(sequences if told is None else told).float()  # also where it came as bfloat16
+        outputs = _at_least_float32(self.teacher_forced(sequences if told is None else told))
+        sequences = sequences.to(outputs)
         if self.predicts == "values":
             return F.mse_loss(outputs, sequences, reduction="none")
         if self.predicts == "bits":
@@ -483,15 +497,16 @@ class SequenceModel(nn.Module):
         """Values in [0, 1], (..., input_size): the most probable at temperature 0, else drawn from softmax(logits /
         temperature), where `chance` (..., input_size), uniform in [0, 1), decides. "values" are what they are, clipped.
         """
+        outputs = _at_least_float32(outputs)
         if self.predicts == "values":
             return outputs.clamp(0, 1)
-        if temperature == 0:
-            return (outputs > 0).float() if self.predicts == "bits" else outputs.argmax(-1) / (self.levels - 1)
         if self.predicts == "bits":
-            return (chance < torch.sigmoid(outputs / temperature)).float()
+            return (outputs > 0 if temperature == 0 else chance < torch.sigmoid(outputs / temperature)).to(outputs)
+        if temperature == 0:
+            return outputs.argmax(-1).to(outputs) / (self.levels - 1)
         logits = (outputs - outputs.amax(-1, keepdim=True)) / temperature  # at most 0, however low the temperature
         below = torch.softmax(logits, -1).cumsum(-1)[..., :-1]  # P(level <= 0), P(level <= 1), ...
-        return (below <= chance[..., None]).sum(-1) / (self.levels - 1)
+        return (below <= chance[..., None]).sum(-1).to(outputs) / (self.levels - 1)
 
     def one_by_one(self, output_at, y, temperature):
         """A step drawn value by value, (batch, input_size), and its outputs, by a model that has `read_in`.
@@ -618,11 +633,12 @@ class GenModel(SequenceModel):
 
     def read_in(self, inputs):
         """Inputs (..., input_size) -> what the network is told; "levels": (..., input_size * levels)."""
+        dtype = next(self.parameters()).dtype
         if self.reads == "values":
-            return 2 * inputs - 1
+            return (2 * inputs - 1).to(dtype)
         levels = torch.arange(self.levels, device=inputs.device)
         one_hot = F.relu(1 - ((self.levels - 1) * inputs[..., None] - levels).abs())  # (..., input_size, levels)
-        return one_hot.flatten(-2)  # (..., input_size, levels) -> (..., input_size * levels)
+        return one_hot.flatten(-2).to(dtype)  # (..., input_size, levels) -> (..., input_size * levels)
 
     def read_out(self, y, targets=None):
         """Features (..., features) -> outputs (..., input_size), for "levels" (..., input_size, levels)."""
@@ -729,6 +745,11 @@ class MaskedLinear(nn.Linear):
         return F.linear(x[:, :heard], self.weight[part, :heard], self.bias[part])
 
 
+def _at_least_float32(tensor):
+    """Losses and values are not rounded to bfloat16, which does not even hold 256 levels; float64 stays as it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def _with_start(sequences, tokens=1):
     """Sequences (batch, steps, input_size) with `tokens` start tokens before their first step."""
     return F.pad(sequences, (0, 0, tokens, 0), value=START)
@@ -772,6 +793,134 @@ def load_model(path):
         reason = str(error).splitlines()[0]
         raise LabError(f"{path} is damaged or is not one of GenModel's: {reason}. Train and save it again.") from error
     return model.eval()
+
+
+# ======================================================================================================================
+# Devices and processes
+# ======================================================================================================================
+
+
+def choose_device(name="auto"):
+    """The torch.device of that name, after a small LSTM on it has given the CPU's values and gradients.
+
+    "auto" takes a CUDA GPU, else Apple's MPS, else the CPU, and passes over a device whose LSTM is wrong (MPS has been:
+    pytorch issue 92615). In one of several processes (torchrun) "cuda" is the GPU of that process.
+    Raises LabError for a name that is unknown, absent here, or whose LSTM is wrong.
+    """
+    if name == "auto":
+        for kind, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
+            with contextlib.suppress(LabError):
+                if there:
+                    return choose_device(kind)
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % max(1, torch.cuda.device_count()))
+        off = _lstm_difference(device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # torch's ways to say no
+        reason = str(error).splitlines()[0]
+        raise LabError(f"There is no device {name!r} here: {reason} Choose 'auto', 'cpu', 'cuda' or 'mps'.") from error
+    if not off < 1e-3:
+        raise LabError(f"An LSTM on {device} is off the CPU's values by {off:.2g}. Use the CPU.")
+    return device
+
+
+def _lstm_difference(device):
+    """The largest difference between an LSTM there and on the CPU, outputs and gradients, whose size is about 1."""
+    results = []
+    for place in ("cpu", device):
+        generator = torch.Generator().manual_seed(0)
+        inputs = torch.randn(3, 7, 5, generator=generator)
+        lstm = nn.LSTM(5, 16, num_layers=2, batch_first=True)
+        with torch.no_grad():
+            for weight in lstm.parameters():
+                weight.copy_(torch.randn(weight.shape, generator=generator) / 4)
+        lstm, inputs = lstm.to(place), inputs.to(place).requires_grad_()
+        outputs = lstm(inputs)[0]
+        outputs.square().sum().backward()
+        results.append(torch.cat([tensor.detach().cpu().flatten() for tensor in (outputs, inputs.grad)]))
+    return (results[0] - results[1]).abs().max().item()
+
+
+def has_bfloat16(device):
+    """Whether a model can be trained in bfloat16 there without emulation: an LSTM runs, and instructions exist."""
+    device = torch.device(device)
+    try:
+        with torch.autocast(device.type, torch.bfloat16):
+            nn.LSTM(4, 4, device=device)(torch.zeros(1, 1, 4, device=device))[0].sum().backward()
+    except RuntimeError:  # oneDNN has no such LSTM for this processor
+        return False
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type != "cpu" or any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
+
+
+def _autocast(device, bfloat16):
+    """Matrix products in bfloat16 where that is asked for and the device has it; a warning where it has not."""
+    if bfloat16 and not has_bfloat16(device):
+        warnings.warn(f"No instructions for bfloat16 ({device}): training in float32, which is slower.", stacklevel=3)
+        bfloat16 = False
+    return lambda: torch.autocast(device.type, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
+
+
+class _Processes:
+    """What the processes of torchrun that train one model have in common; alone, nothing is sent.
+
+    Every process makes the same batches with the same random numbers and takes each `count`-th sequence of them. One
+    sum an update (all-reduce) gives all of them the mean loss and gradient; what rank 0 says of time and of stopping
+    holds for all. Source: the data parallelism of torch.distributed, without DDP, whose hooks need the model's forward.
+    """
+
+    def __init__(self, model):
+        self.on = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        self.rank, self.count = (dist.get_rank(), dist.get_world_size()) if self.on else (0, 1)
+        if not self.on:
+            return
+        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
+            raise LabError("Batch norm takes its statistics within one process. Use layer norm with several.")
+        self.seed = torch.initial_seed()
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, 0)
+
+    def share(self, batch):
+        """This process's part of a batch."""
+        if not self.on or batch is None:
+            return batch
+        if len(batch) % self.count:
+            raise LabError(f"A batch of {len(batch)} does not split evenly over {self.count} processes.")
+        return batch[self.rank :: self.count]
+
+    @contextlib.contextmanager
+    def own_chance(self, step):
+        """Random numbers within the model (dropout) that differ between processes and leave the common ones alone."""
+        if not self.on:
+            yield
+            return
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed + (step + 1) * self.count + self.rank)
+            yield
+
+    def mean(self, loss, weights):
+        """The loss (a tensor), after it and the gradients of the weights have become the means over all processes."""
+        if not self.on:
+            return loss.detach()
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        flat = torch.cat([loss.detach().reshape(1).to(gradients[0]), *(one.flatten() for one in gradients)])
+        dist.all_reduce(flat)
+        parts = (flat / self.count).split([1, *(one.numel() for one in gradients)])
+        for gradient, part in zip(gradients, parts[1:], strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return parts[0][0]
+
+    def first_says(self, *values):
+        """Rank 0's numbers, in every process."""
+        if not self.on:
+            return values
+        told = torch.tensor(values, dtype=torch.float64)
+        told = told.to(torch.device("cuda", torch.cuda.current_device())) if dist.get_backend() == "nccl" else told
+        dist.broadcast(told, 0)
+        return tuple(told.tolist())
 
 
 # ======================================================================================================================
@@ -829,27 +978,33 @@ def train(
         "muon" off matrices only). clip: the longest the gradient may be; it is shortened to this norm.
     noise: the probability with which each value that the model is told, not those it must predict, is turned into its
         opposite, 1 - value, anew at each step.
-    bfloat16: multiply matrices with 8 bits of precision (torch.autocast); weights, loss and optimiser keep theirs. It
-        pays on a processor with instructions for it, and costs on others.
+    bfloat16: multiply matrices with 8 bits of precision (torch.autocast); weights, loss and optimiser keep theirs.
+        Where there are no instructions for it (`has_bfloat16`), a warning, and float32.
     probe: called as probe(model) once each number of `probe_at` (steps, or seconds where the budget is in seconds) is
         reached; returns a dict of measurements. Its time is not counted.
-    An interrupt (Ctrl-C, or the stop button) returns what was trained so far, with `history.interrupted` set.
+    Sequences are moved to the model's device. Several processes (torchrun, see bench.py) each take a part of every
+    batch; loss, gradients and seconds are common to all.
+    An interrupt (Ctrl-C, or the stop button) returns what was trained so far, with `history.interrupted` set, to a
+    person who is watching; a run that nobody watches (nbval, papermill, nbconvert, pytest) ends with it.
     Raises TrainingError, before the update, when the loss or its gradient is not finite.
     """
     if (steps is None) == (seconds is None):
         raise LabError("Give train a number of steps or a budget of seconds, one of them.")
-    if seconds is None:
-        whole("steps", steps)
-    else:
-        _positive("seconds", seconds)
-    _positive("learning_rate", learning_rate)
-    if not 0 <= noise <= 1:
-        raise LabError(f"noise is a probability, from 0 to 1, not {noise!r}.")
-    optimizers = _optimizers(model, choice("optimizer", optimizer, ("adam", "muon")), learning_rate, weight_decay)
+    budget = whole("steps", steps) if seconds is None else number("seconds", seconds, above=True)
+    learning_rate = number("learning_rate", learning_rate, above=True)
+    weight_decay, noise = number("weight_decay", weight_decay), number("noise", noise, most=1)
+    clip = math.inf if clip is None else number("clip", clip, above=True)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    if not weights:
+        raise LabError("All weights of this model are frozen (requires_grad is False): there is nothing to train.")
+    optimizers = _optimizers(weights, choice("optimizer", optimizer, ("adam", "muon")), learning_rate, weight_decay)
     if batch_size is not None and whole("batch_size", batch_size) > len(sequences):
         raise LabError(
             f"A batch of {batch_size} cannot be taken from {len(sequences)} sequences. Choose a smaller one."
         )
+    device, processes = weights[0].device, _Processes(model)
+    autocast = _autocast(device, bfloat16)
+    sequences = None if sequences is None else sequences.to(device)
     batches = itertools.repeat(sequences) if batch_size is None else _batches(sequences, batch_size)
     history, probe_at = History(), sorted(probe_at)
 
@@ -862,7 +1017,6 @@ def train(
             probe_at[:] = [at for at in probe_at if at > done()]
             history.probes.append({"step": len(history.loss), **probe(model)})
 
-    budget = steps or seconds
     updates = range(budget) if seconds is None else itertools.takewhile(lambda _: done() < budget, itertools.count())
     try:
         look()
@@ -877,22 +1031,26 @@ def train(
                     for group in part.param_groups:
                         group["lr"] = learning_rate * (1 + math.cos(math.pi * done() / budget)) / 2
                 told = [torch.where(torch.rand_like(batch) < noise, 1 - batch, batch)] if noise else []
-                with torch.autocast("cpu", torch.bfloat16) if bfloat16 else contextlib.nullcontext():
-                    loss = model.loss(batch, *told)
+                with autocast(), processes.own_chance(step):
+                    loss = model.loss(processes.share(batch), *map(processes.share, told))
                 loss.backward()
-                norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+                loss = processes.mean(loss, weights).item()
+                norm = nn.utils.clip_grad_norm_(weights, clip)
                 # Coming back through a thousand steps a gradient can be so long that only its norm overflows. Clipping
                 # has then made it 0, which does no harm; a gradient that is not finite itself, it has made NaN.
-                usable = math.isfinite(norm) or all(w.grad.isfinite().all() for w in model.parameters())
-                if not (math.isfinite(loss.item()) and usable):
-                    message = f"At step {step} the loss is {loss.item()} and its gradient's norm {norm.item()}."
+                usable = norm.isfinite() or all(w.grad.isfinite().all() for w in weights if w.grad is not None)
+                if not (math.isfinite(loss) and usable):
+                    message = f"At step {step} the loss is {loss} and its gradient's norm {norm.item()}."
                     raise TrainingError(f"{message} Lower the learning rate (now {learning_rate}).", history)
                 for part in optimizers:
                     part.step()
-                history.seconds.append(sum(history.seconds[-1:]) + time.perf_counter() - started)
-                history.loss.append(loss.item())
+                (spent,) = processes.first_says(sum(history.seconds[-1:]) + time.perf_counter() - started)
+                history.seconds.append(spent)
+                history.loss.append(loss)
                 look()
     except KeyboardInterrupt:
+        if not someone_watches():
+            raise
         history.interrupted = True
     finally:
         model.eval()
@@ -903,29 +1061,55 @@ def train(
 MNIST_RECIPE = {"batch_size": 64, "optimizer": "muon", "learning_rate": 0.01, "weight_decay": 0.5, "clip": 5.0}
 
 
-def _positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise LabError(f"{name} must be a number above 0, not {value!r}.")
+class Muon(torch.optim.Optimizer):
+    """Momentum whose updates of matrices are orthogonalised, so that they move all directions alike.
+
+    The nearest orthogonal matrix is approached by five steps of a Newton-Schulz iteration, and the update scaled to
+    the size of one of Adam's, so that one learning rate serves both. In float32: torch.optim.Muon iterates in bfloat16,
+    which takes several times as long on a processor without instructions for it.
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the scale: Liu et al., "Muon
+    is scalable for LLM training", 2025 (arXiv 2502.16982).
+    """
+
+    MOMENTUM, STEPS, COEFFICIENTS = 0.95, 5, (3.4445, -4.7750, 2.0315)
+
+    def __init__(self, matrices, lr, weight_decay=0.0):
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for matrix in (matrix for matrix in group["params"] if matrix.grad is not None):
+                mean = self.state[matrix].setdefault("mean", torch.zeros_like(matrix))
+                mean.lerp_(matrix.grad, 1 - self.MOMENTUM)
+                update = self.orthogonal(matrix.grad.lerp(mean, self.MOMENTUM))
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(matrix.shape)))
+
+    def orthogonal(self, x):
+        """A matrix of the same shape and directions, whose singular values are all about 1."""
+        if x.shape[0] > x.shape[1]:
+            return self.orthogonal(x.T).T
+        a, b, c = self.COEFFICIENTS
+        x = x / x.norm().clamp(min=1e-7)
+        for _ in range(self.STEPS):  # each singular value s becomes a s + b s^3 + c s^5
+            square = x @ x.T
+            x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
+        return x
 
 
-def _optimizers(model, name, learning_rate, weight_decay):
-    weights = list(model.parameters())
+def _optimizers(weights, name, learning_rate, weight_decay):
     if name == "adam":
         return [torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay)]
     matrices, vectors = [w for w in weights if w.ndim == 2], [w for w in weights if w.ndim != 2]
-    options = {
-        "lr": learning_rate,
-        "weight_decay": weight_decay,
-        "adjust_lr_fn": "match_rms_adamw",
-    }  # one rate for both
-    parts = [torch.optim.Muon(matrices, **options)] if matrices else []
+    parts = [Muon(matrices, learning_rate, weight_decay)] if matrices else []
     return parts + ([torch.optim.Adam(vectors, lr=learning_rate)] if vectors else [])
 
 
 def _batches(sequences, batch_size):
     """Batches for ever; the rest of a pass that fills none is left out."""
     while True:
-        order = torch.randperm(len(sequences)).split(batch_size)
+        order = torch.randperm(len(sequences), device="cpu").split(batch_size)
         yield from (sequences[chosen] for chosen in order if len(chosen) == batch_size)
 
 
@@ -941,12 +1125,13 @@ def fit_readout(model, sequences):
         raise LabError(
             'Only an output layer can be solved for; this model has a joint head. Build it with "independent".'
         )
-    states = []
+    sequences, states = sequences.to(next(model.parameters()).device), []
     hook = model.head.register_forward_hook(lambda head, inputs, outputs: states.append(inputs[0]))
     model.eval().teacher_forced(sequences)
     hook.remove()
-    states = F.pad(states[0].double(), (0, 1), value=1)  # (steps, features + 1): the last is the bias's
-    wanted = 2 * sequences.flatten(0, 1).double() - 1  # (batch, steps, input_size) -> (batch * steps, input_size)
+    # On the CPU, which alone has this solver, and double precision whatever the device.
+    states = F.pad(states[0].cpu().double(), (0, 1), value=1)  # (steps, features + 1): the last is the bias's
+    wanted = 2 * sequences.cpu().flatten(0, 1).double() - 1  # (batch, steps, input_size) -> (batch * steps, input_size)
     solved = torch.linalg.lstsq(states, wanted, driver="gelsd")
     model.head.weight.copy_(solved.solution[:-1].T)
     model.head.bias.copy_(solved.solution[-1])
@@ -983,6 +1168,18 @@ def _plain_recurrence():
             yield
 
 
+def _start_of(model, batch, steps):
+    """Sequences of a model on its device, in which nothing is generated yet: (batch, steps, input_size)."""
+    weight = next(model.parameters())
+    shape, dtype = (whole("batch", batch), steps, model.input_size), torch.promote_types(weight.dtype, torch.float32)
+    return torch.full(shape, START, dtype=dtype, device=weight.device)
+
+
+def _check_temperature(model, temperature):
+    if number("temperature", temperature) and model.predicts == "values":
+        raise LabError("This model predicts values, not probabilities: there is nothing to draw at a temperature.")
+
+
 @torch.no_grad()
 def generate(model, steps, given=None, *, batch=1, levels=None, temperature=0.0, cached=True):
     """Free running: every step predicted from the steps generated before it, the first from the start token alone.
@@ -1002,15 +1199,11 @@ def generate(model, steps, given=None, *, batch=1, levels=None, temperature=0.0,
     whole("steps", steps)
     if levels is not None:
         whole("levels", levels, 2)
-    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
-        raise LabError(f"temperature must be a number of at least 0, not {temperature!r}.")
-    if temperature and model.predicts == "values":
-        raise LabError("This model predicts values, not probabilities: there is nothing to draw at a temperature.")
-    device = next(model.parameters()).device
-    sequences = torch.full((whole("batch", batch), 0, model.input_size), START, device=device)
+    _check_temperature(model, temperature)
+    sequences = _start_of(model, batch, 0)
     if given is not None:
         _check_sequences(model, given)
-        sequences = given.to(device)
+        sequences = given.to(sequences)
     if sequences.shape[1] >= steps:
         raise LabError(f"{sequences.shape[1]} steps are given and only {steps} wanted in all; nothing to generate.")
     model.eval()
@@ -1039,13 +1232,14 @@ def generate_naively(model, steps, batch=1, temperature=0.0, values=None):
     It needs no code for generation in the model, which is why it is what many implementations do; here it is what
     `generate` is compared with. values: stop after so many, None draws all. Returns (batch, steps, input_size).
     """
+    sequences = _start_of(model, batch, whole("steps", steps))
+    _check_temperature(model, temperature)
+    values = steps * model.input_size if values is None else whole("values", values)
     model.eval()
-    device = next(model.parameters()).device
-    sequences = torch.full((batch, whole("steps", steps), model.input_size), START, device=device)
-    for number in range(steps * model.input_size if values is None else values):
+    for number in range(values):
         step, place = divmod(number, model.input_size)
         if place == 0:
-            chance = torch.rand(batch, model.input_size, device=device) if temperature else None
+            chance = torch.rand(batch, model.input_size, device=sequences.device) if temperature else None
         outputs = model.teacher_forced(sequences)[:, step]  # (batch, input_size), or (batch, input_size, levels)
         sequences[:, step, place] = model.decode(outputs, temperature, chance)[:, place]
     return sequences
@@ -1087,11 +1281,13 @@ def nats(model, sequences):
     if not model.causal:
         raise LabError("A bidirectional seq2seq model reads what it predicts; its loss is no likelihood.")
     _check_sequences(model, sequences)
+    sequences = sequences.to(next(model.parameters()).device)
     top = 1 if model.predicts == "bits" else model.levels - 1
     if not torch.allclose(top * sequences, torch.round(top * sequences), atol=1e-3):
         raise LabError(f"A likelihood is of values on the model's {top + 1} levels; these lie between. Binarise first.")
     model.eval()
-    return np.concatenate([model.losses(part).double().sum((1, 2)).numpy() for part in sequences.split(500)])
+    # Summed on the CPU, since MPS has no float64.
+    return np.concatenate([model.losses(part).cpu().double().sum((1, 2)).numpy() for part in sequences.split(500)])
 
 
 def bits_per_dimension(total, dimensions):
@@ -1107,15 +1303,16 @@ def receptive_field(model, sequences, position, place=None):
     outputs of that value of the step, and the field value by value: (steps, input_size).
     """
     model = copy.deepcopy(model)
-    sequences = sequences.detach().clone()
+    sequences = sequences.detach().to(next(model.parameters()).device, copy=True)
     if model.reads == "levels":  # one-hot has no slope at a whole level, so look half-way to the next
         top = model.levels - 1
         sequences = (torch.floor(sequences * top).clamp(max=top - 1) + 0.5) / top
     sequences.requires_grad_()
-    outputs = model.teacher_forced(sequences)[:, position]  # (batch, input_size) or (batch, input_size, levels)
-    (gradient,) = torch.autograd.grad((outputs if place is None else outputs[:, place]).sum(), sequences)
+    with torch.backends.cudnn.flags(enabled=False):  # whose recurrence has no backward pass in evaluation mode
+        outputs = model.teacher_forced(sequences)[:, position]  # (batch, input_size) or (batch, input_size, levels)
+        (gradient,) = torch.autograd.grad((outputs if place is None else outputs[:, place]).sum(), sequences)
     field = gradient.abs().sum(0)  # (batch, steps, input_size) -> (steps, input_size)
-    return (field.sum(1) if place is None else field).numpy()
+    return (field.sum(1) if place is None else field).cpu().numpy()
 
 
 def leaks(model, sequences):

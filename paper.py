@@ -20,7 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import GenModel, LabError, MaskedLinear, SequenceModel, _check_sequences, choice, whole
+from helpers import (
+    GenModel,
+    LabError,
+    MaskedLinear,
+    SequenceModel,
+    _at_least_float32,
+    _check_sequences,
+    choice,
+    whole,
+)
 
 # ======================================================================================================================
 # A model of pixels, and the layers it is made of
@@ -70,10 +79,10 @@ class PixelModel(SequenceModel):
         """The next row (batch, columns * channels) and its logits; each value is asked for once, and only its own pixel
         is computed."""
         batch, states = features
-        device = next(self.parameters()).device
-        chance = torch.rand(batch, self.input_size, device=device) if temperature else None
-        x = torch.zeros(batch, self.channels, self.columns, device=device)  # 0 is not drawn yet; -1 and 1 are
-        logits, memories = torch.empty(batch, self.input_size, device=device), {}
+        weight = next(self.parameters())
+        chance = torch.rand(batch, self.input_size, device=weight.device) if temperature else None
+        x = weight.new_zeros(batch, self.channels, self.columns)  # 0 is not drawn yet; -1 and 1 are
+        logits, memories = weight.new_empty(batch, self.input_size), {}
 
         def call(layer, x):
             if layer not in memories:
@@ -85,11 +94,13 @@ class PixelModel(SequenceModel):
             logits[:, place] = self.network(x[..., column], call)[:, channel]
             own = None if chance is None else chance[:, place]
             x[:, channel, column] = 2 * self.decode(logits[:, place], temperature, own) - 1
-        return (x.movedim(1, 2).flatten(1) + 1) / 2, logits  # (batch, channels, columns) -> (batch, columns * channels)
+        values = (x.movedim(1, 2).flatten(1) + 1) / 2  # (batch, channels, columns) -> (batch, columns * channels)
+        return _at_least_float32(values), logits
 
     def _maps(self, sequences):
         """Sequences (batch, rows, columns * channels) in [0, 1] -> (batch, rows, columns, channels) in [-1, 1]."""
-        return (2 * sequences - 1).unflatten(-1, (-1, self.channels))
+        dtype = next(self.parameters()).dtype
+        return (2 * sequences - 1).to(dtype).unflatten(-1, (-1, self.channels))
 
 
 class Layer(nn.Module):

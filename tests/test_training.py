@@ -5,6 +5,7 @@ import math
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -122,8 +123,21 @@ def test_probe_does_not_count_in_the_seconds(monkeypatch):
 # Stopping early
 
 
+@pytest.fixture
+def watched(monkeypatch):
+    monkeypatch.setattr(helpers, "someone_watches", lambda: True)
+
+
+def test_an_interrupt_that_nobody_watches_ends_the_run():
+    """A test runner's interrupt, at a cell's time limit, must not look like a run that went well."""
+    model = small_model()
+    with pytest.raises(KeyboardInterrupt):
+        helpers.train(model, TINY, steps=5, probe=interrupt, probe_at=[2])
+    assert not model.training
+
+
 @pytest.mark.parametrize("step", [0, 2, 5])
-def test_interrupt_from_the_probe(step):
+def test_interrupt_from_the_probe(step, watched):
     model = small_model(norm="batch")
     history = helpers.train(model, TINY, steps=5, probe=interrupt, probe_at=[step])
     assert history.interrupted and len(history.loss) == len(history.seconds) == step
@@ -133,6 +147,7 @@ def test_interrupt_from_the_probe(step):
 
 @pytest.mark.parametrize("step", [0, 2])
 def test_interrupt_within_the_loss(monkeypatch, step):
+    monkeypatch.setattr(helpers, "someone_watches", lambda: True)
     model = small_model()
     calls, loss = [], model.loss
 
@@ -173,15 +188,18 @@ def test_gradient_that_is_not_finite_stops_before_the_update():
     assert model.weight.item() == 3
 
 
+class Cliffs(nn.Module):
+    """Each slope is finite, their length is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((2,), 1e-30))
+
+    def loss(self, sequences):
+        return (self.weight * 3e38).sum()
+
+
 def test_gradient_whose_norm_alone_overflows_does_no_harm():
-    class Cliffs(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.full((2,), 1e-30))
-
-        def loss(self, sequences):
-            return (self.weight * 3e38).sum()  # each slope is finite, their length is not
-
     model = Cliffs()
     history = helpers.train(model, None, steps=5)
     assert len(history.loss) == 5 and model.weight.tolist() == pytest.approx([1e-30, 1e-30])
@@ -203,6 +221,45 @@ def test_learning_rate_far_too_high(norm):
 def test_bad_steps(steps):
     with pytest.raises(helpers.LabError, match="steps must be a whole number of at least 1"):
         helpers.train(Slope(), None, steps=steps)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"clip": value} for value in (-1, 0, "1", math.nan, True)]
+    + [{"weight_decay": value} for value in (-1, None, math.inf)]
+    + [{"noise": value} for value in ("0.1", None, True, 1.1, -0.1, math.nan)],
+    ids=str,
+)
+def test_bad_settings_are_named(setting):
+    (name,) = setting
+    with pytest.raises(helpers.LabError, match=f"{name} must be a number"):
+        helpers.train(Slope(), None, steps=1, **setting)
+
+
+def test_without_a_clip_the_gradient_is_as_long_as_it_is():
+    model = Slope(factor=1000)
+    helpers.train(model, None, steps=1, clip=None)
+    assert model.weight.grad.item() == 1000
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
+def test_numpy_numbers_are_numbers(kind):
+    settings = {"learning_rate": kind(1), "weight_decay": kind(0), "clip": kind(1), "noise": kind(0)}
+    assert len(helpers.train(Slope(), None, steps=np.int64(2), **settings).loss) == 2
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_frozen_weights_stay_and_have_no_gradient_to_look_at(optimizer):
+    model = Cliffs()
+    model.frozen = nn.Parameter(torch.ones(2, 2), requires_grad=False)
+    assert len(helpers.train(model, None, steps=5, optimizer=optimizer).loss) == 5
+    assert torch.equal(model.frozen, torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_model_that_is_frozen_as_a_whole_is_told(optimizer):
+    with pytest.raises(helpers.LabError, match="nothing to train"):
+        helpers.train(small_model().requires_grad_(False), TINY, steps=1, optimizer=optimizer)
 
 
 @pytest.mark.parametrize("learning_rate", [-0.1, math.nan, "0.1", None])
@@ -279,12 +336,6 @@ def test_loss_told_something_else_predicts_the_true_steps():
     wanted = torch.nn.functional.binary_cross_entropy_with_logits(model.teacher_forced(told), TINY)
     assert model.loss(TINY, told).item() == pytest.approx(wanted.item())
     assert model.loss(TINY, told).item() != pytest.approx(model.loss(TINY).item())
-
-
-@pytest.mark.parametrize("noise", [-0.1, 1.1, float("nan")])
-def test_noise_that_is_no_probability(noise):
-    with pytest.raises(helpers.LabError, match="noise is a probability"):
-        helpers.train(small_model(), TINY, steps=1, noise=noise)
 
 
 # The least-squares readout of an untrained model
@@ -465,14 +516,35 @@ def test_a_readout_is_not_solved_for_a_joint_head():
         helpers.fit_readout(small_model(head="joint"), TINY)
 
 
-def test_bfloat16_learns_the_same_with_fewer_digits(build, draw):
-    """The first loss differs in the third digit, not in the first; weights and losses stay what they were."""
+def losses_with(bfloat16):
     torch.manual_seed(0)
-    sequences, losses = (torch.rand(4, 6, 2) < 0.5).float(), {}
-    for bfloat16 in (False, True):
-        torch.manual_seed(0)
-        model = helpers.GenModel(2, 5, head="joint")
-        losses[bfloat16] = helpers.train(model, sequences, steps=30, bfloat16=bfloat16).loss
-        assert {weight.dtype for weight in model.parameters()} == {torch.float32}
-    assert losses[True][0] != losses[False][0] and losses[True] == pytest.approx(losses[False], rel=0.05)
-    assert losses[True][-1] < losses[True][0]
+    sequences, model = (torch.rand(4, 6, 2) < 0.5).float(), helpers.GenModel(2, 5, head="joint")
+    history = helpers.train(model, sequences, steps=30, bfloat16=bfloat16)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    return history.loss
+
+
+@pytest.mark.skipif(not helpers.has_bfloat16("cpu"), reason="this processor has no instructions for bfloat16")
+def test_bfloat16_learns_the_same_with_fewer_digits():
+    """The first loss differs in the third digit, not in the first; weights and losses stay what they were."""
+    plain, rounded = losses_with(False), losses_with(True)
+    assert rounded[0] != plain[0] and rounded == pytest.approx(plain, rel=0.05) and rounded[-1] < rounded[0]
+
+
+def test_without_instructions_for_bfloat16_it_trains_in_float32_and_says_so(monkeypatch):
+    monkeypatch.setattr(helpers, "has_bfloat16", lambda device: False)
+    with pytest.warns(UserWarning, match="No instructions for bfloat16"):
+        rounded = losses_with(True)
+    assert rounded == losses_with(False)
+
+
+def test_bfloat16_is_asked_of_the_processor_and_of_its_lstm(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False})
+    assert not helpers.has_bfloat16("cpu")
+
+    def no_primitive(*_):
+        raise RuntimeError("could not create a primitive descriptor for the LSTM forward propagation primitive")
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(nn.LSTM, "forward", no_primitive)
+    assert not helpers.has_bfloat16("cpu")
