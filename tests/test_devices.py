@@ -1,0 +1,181 @@
+"""Any device: every tensor is made where the model is, results come back as numpy, and a device is tried before it is
+trusted. The last tests run on a real GPU, where there is one."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+import helpers
+import paper
+
+OURS = {helpers.__file__, paper.__file__}
+MAKERS = {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.rand, torch.randint}
+MAKERS |= {torch.randn, torch.randperm, torch.tensor, torch.zeros, torch.as_tensor, torch.from_numpy}
+
+MODELS = {
+    "independent": lambda: helpers.GenModel(4, 6),
+    "joint": lambda: helpers.GenModel(4, 6, head="joint", norm="layer"),
+    "levels": lambda: helpers.GenModel(4, 6, head="joint", reads="levels", predicts="levels", levels=2),
+    "values": lambda: helpers.GenModel(4, 6, predicts="values"),
+    "seq2vec": lambda: helpers.GenModel(4, 6, output="seq2vec", window=2),
+    "row-lstm": lambda: paper.PixelRNN(4, paper.RowLSTM, 4, 1),
+    "diagonal-bilstm": lambda: paper.PixelRNN(4, paper.DiagonalBiLSTM, 4, 1),
+    "pixelcnn": lambda: paper.PixelCNN(4, 4, 1, 4),
+    "gated-pixelcnn": lambda: paper.GatedPixelCNN(4, 4, 1, 4),
+    "made": lambda: paper.MADE(4, 4, 3),
+    "average": lambda: paper.Average([helpers.GenModel(4, 6, head="joint") for _ in range(2)]),
+}
+SEQUENCES = (torch.rand(8, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+
+
+def use(model):
+    """Everything that is done with a model; returns the results that are numpy arrays."""
+    helpers.train(model, SEQUENCES, steps=2, batch_size=4, prepare=torch.bernoulli, noise=0.1, probe_at=[0, 2])
+    temperature = 0.0 if model.predicts == "values" else 1.0
+    helpers.generate(model, 4, batch=2, temperature=temperature)
+    helpers.generate(model, 4, SEQUENCES[:, :2], temperature=temperature)
+    helpers.generate_naively(model, 4, batch=2, temperature=temperature, values=5)
+    results = [helpers.receptive_field(model, SEQUENCES, 2)]
+    assert not helpers.leaks(model, SEQUENCES[:1])
+    if model.predicts != "values":
+        results.append(helpers.nats(model, SEQUENCES))
+    if isinstance(model, helpers.GenModel) and not model.joint:
+        helpers.fit_readout(model, SEQUENCES)
+    return results
+
+
+class OnNoDevice(TorchFunctionMode):
+    """Notes each tensor that our code makes without saying where, and each that it turns into numpy where it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.faults, self.on_cpu = [], []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        caller, result = sys._getframe(1), func(*args, **(kwargs or {}))
+        if caller.f_code.co_filename in OURS:
+            where = f"line {caller.f_lineno} of {caller.f_code.co_filename}"
+            if func in MAKERS and (kwargs or {}).get("device") is None:
+                self.faults.append(f"made on no device: {where}")
+            if func is torch.Tensor.numpy and not any(args[0] is tensor for tensor in self.on_cpu):
+                self.faults.append(f"not brought to the CPU before numpy: {where}")
+        moved = func is torch.Tensor.cpu or any(tensor is args[0] for tensor in self.on_cpu) if args else False
+        if moved and isinstance(result, torch.Tensor):
+            self.on_cpu.append(result)
+        return result
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_tensor_is_made_where_the_model_is(name):
+    model = MODELS[name]()
+    with OnNoDevice() as mode:
+        results = use(model)
+    assert not mode.faults
+    assert all(isinstance(result, np.ndarray) and np.isfinite(result).all() for result in results)
+
+
+def test_a_tensor_made_on_no_device_would_be_found():
+    ours = {}
+    exec(compile("def careless(torch): return torch.full((1, 2), 0.5).numpy()", helpers.__file__, "exec"), ours)
+    with OnNoDevice() as mode:
+        torch.full((1, 2), 0.5).numpy()  # not in our code
+        ours["careless"](torch)
+    assert [fault.split(":")[0] for fault in mode.faults] == [
+        "made on no device",
+        "not brought to the CPU before numpy",
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_of_another_precision_learns_and_samples(name, dtype):
+    model = MODELS[name]().to(dtype)
+    if dtype == torch.bfloat16:  # of which torch has no LSTM on every processor: sampling alone, without oneDNN
+        with torch.backends.mkldnn.flags(enabled=False):
+            sequences, _ = helpers.generate(model, 4, batch=2)
+        assert sequences.dtype == torch.float32
+    else:
+        use(model)
+        assert helpers.generate(model, 4)[0].dtype == torch.float64
+    assert {weight.dtype for weight in model.parameters()} == {dtype}
+
+
+def test_bfloat16_weights_do_not_blur_the_levels_of_a_picture():
+    """bfloat16 holds 1, 2 .. 256 and not all of 1/255, 2/255 .. 1: values are kept in float32."""
+    model = helpers.GenModel(1, 4, reads="levels", predicts="levels").to(torch.bfloat16)
+    outputs = torch.eye(256, dtype=torch.bfloat16)[:, None]  # (256, 1, levels): every level once the most probable
+    assert helpers.to_levels(model.decode(outputs), 256).flatten().tolist() == list(range(256))
+
+
+# Which device
+
+
+def test_the_cpu_is_chosen_where_there_is_nothing_else(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert helpers.choose_device() == helpers.choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", None, 3, "meta"])
+def test_a_device_that_is_not_there_is_told(name):
+    with pytest.raises(helpers.LabError, match="There is no device"):
+        helpers.choose_device(name)
+
+
+@pytest.mark.parametrize(("off", "chosen"), [(1e-6, "mps"), (0.5, "cpu"), (float("nan"), "cpu")])
+def test_a_device_whose_lstm_is_wrong_is_passed_over(monkeypatch, off, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(helpers, "_lstm_difference", lambda device: off if device.type == "mps" else 0.0)
+    assert helpers.choose_device().type == chosen
+    if chosen == "cpu":
+        with pytest.raises(helpers.LabError, match="off the CPU's values"):
+            helpers.choose_device("mps")
+
+
+def test_the_comparison_finds_a_wrong_lstm(monkeypatch):
+    assert helpers._lstm_difference(torch.device("cpu")) == 0
+    forward, calls = torch.nn.LSTM.forward, []
+
+    def wrong_the_second_time(self, inputs):
+        calls.append(1)
+        outputs, state = forward(self, inputs)
+        return outputs.roll(len(calls) - 1, 1), state
+
+    monkeypatch.setattr(torch.nn.LSTM, "forward", wrong_the_second_time)
+    assert helpers._lstm_difference(torch.device("cpu")) > 0.01
+
+
+# On a real GPU
+
+GPUS = [name for name in ("cuda", "mps") if getattr(torch, name).is_available()]
+
+
+@pytest.mark.skipif(not GPUS, reason="there is no GPU here")
+@pytest.mark.parametrize("name", MODELS)
+def test_a_gpu_gives_the_values_of_the_cpu(name):
+    device = helpers.choose_device(GPUS[0])
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    elsewhere = MODELS[name]().to(device).eval()
+    elsewhere.load_state_dict(model.state_dict())
+    if model.predicts != "values":
+        np.testing.assert_allclose(helpers.nats(elsewhere, SEQUENCES), helpers.nats(model, SEQUENCES), rtol=1e-4)
+    fields = [helpers.receptive_field(one, SEQUENCES, 2) for one in (elsewhere, model)]
+    np.testing.assert_allclose(*fields, rtol=1e-3, atol=1e-5)
+    assert all(np.isfinite(result).all() for result in use(elsewhere))
+    assert {weight.device.type for weight in elsewhere.parameters()} == {device.type}
+    torch.manual_seed(0)
+    fast, _ = helpers.generate(elsewhere, 4, batch=16)
+    assert torch.equal(fast, helpers.generate_naively(elsewhere, 4, batch=16)) and fast.device.type == device.type
+
+
+@pytest.mark.skipif(not GPUS, reason="there is no GPU here")
+def test_a_gpu_trains_in_bfloat16_if_it_can():
+    device = helpers.choose_device(GPUS[0])
+    model = helpers.GenModel(4, 6, head="joint").to(device)
+    history = helpers.train(model, SEQUENCES, steps=20, bfloat16=helpers.has_bfloat16(device))
+    assert history.loss[-1] < history.loss[0]
