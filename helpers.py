@@ -746,7 +746,7 @@ class MaskedLinear(nn.Linear):
 
 
 def _at_least_float32(tensor):
-    """Losses and values are not rounded to bfloat16, which does not even hold 256 levels; float64 stays as it is."""
+    """Losses and probabilities are not rounded to bfloat16, which has three digits; float64 stays as it is."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
