@@ -38,6 +38,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 DATA = Path(__file__).parent / "data"
@@ -1288,6 +1289,16 @@ def nats(model, sequences):
     model.eval()
     # Summed on the CPU, since MPS has no float64.
     return np.concatenate([model.losses(part).cpu().double().sum((1, 2)).numpy() for part in sequences.split(500)])
+
+
+def multiply_adds(call):
+    """The work of `call()`: how many multiplications, each with an addition, its matrix products and convolutions make.
+
+    The same on every machine, where seconds are not. Element-wise work is left out.
+    """
+    with _plain_recurrence(), FlopCounterMode(display=False) as counter:  # the fused recurrence would not be counted
+        call()
+    return counter.get_total_flops() // 2
 
 
 def bits_per_dimension(total, dimensions):
