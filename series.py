@@ -272,7 +272,7 @@ def make_build():
             pass
     except OSError as error:
         sys.exit(
-            f"{BUILD} cannot be written: {error.strerror}. Change what is there under this name, or free some space."
+            f"{BUILD} cannot be written: {error.strerror}. It must be a folder that you may write to, with space left."
         )
 
 
