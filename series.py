@@ -379,9 +379,7 @@ def main():
     parser.add_argument("--notebook", default="", help="the number of one notebook, e.g. 02 (default: all)")
     parser.add_argument("--image", help="a picture to run the series on: a path, or the name of a bundled picture")
     arguments = parser.parse_args()
-    sys.stdout.reconfigure(
-        errors="backslashreplace"
-    )  # a terminal without our arrows, or a log without a name's letters
+    sys.stdout.reconfigure(errors="backslashreplace")  # our arrows, a reader's names, on a terminal without UTF-8
     notebooks = chosen(arguments.notebook)
     try:
         if arguments.command == "run":
