@@ -8,10 +8,19 @@ BENCH ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
+# What a reader chose reaches Python letter by letter: neither make nor the shell looks for commands in it. The recipes
+# name the environment's variables ("$$IMAGE"), whose values a shell does not read again.
+override NB := $(value NB)
+override IMAGE := $(value IMAGE)
+override BENCH := $(value BENCH)
+export NB IMAGE BENCH
+# What would change a notebook or its checks; series.py says the same to those without make.
+unexport MPLBACKEND PYTHONDEVMODE PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS
+
 .PHONY: notebooks test portability lab reference bench stored lint clean setup
 
 notebooks: $(READY)
-	@$(BIN)/python series.py run $(if $(NB),--notebook $(NB)) $(if $(IMAGE),--image "$(IMAGE)")
+	@$(BIN)/python series.py run --notebook="$$NB" --image="$$IMAGE"
 
 test: $(READY)
 	@$(BIN)/python -m pytest
@@ -20,24 +29,25 @@ test: $(READY)
 portability: $(READY)
 	@$(BIN)/python -m pytest -n 1 -m portability tests/test_portability.py
 
+# Each tool by its module: the launchers in .venv/bin keep the path that this folder had when they were installed.
 lab: $(READY)
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/python -m jupyterlab notebooks
 
 # The loss curves of five seeds that data/reference/ holds.
 reference: $(READY)
-	@$(BIN)/python series.py reference $(if $(NB),--notebook $(NB))
+	@$(BIN)/python series.py reference --notebook="$$NB"
 
 # The race: nats after some seconds, e.g. BENCH="--model joint --seconds 900"; PIXELRNN_MNIST says where MNIST is.
 bench: $(READY)
-	@$(BIN)/python bench.py $(BENCH)
+	@$(BIN)/python -c 'import os, shlex, sys; os.execv(sys.executable, [sys.executable, "bench.py", *shlex.split(os.environ["BENCH"])])'
 
 # The outputs that the notebooks carry.
 stored: $(READY)
-	@$(BIN)/python series.py stored $(if $(NB),--notebook $(NB))
+	@$(BIN)/python series.py stored --notebook="$$NB"
 
 lint: $(READY)
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
 
 setup: $(READY)
 

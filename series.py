@@ -1,5 +1,5 @@
-"""Runs the notebooks: `make notebooks` (into build/), `make reference` (the stored loss curves), `make stored`
-(refreshes the outputs that the notebooks carry).
+"""Runs the notebooks, two at a time: `make notebooks` (into build/), `make reference` (the stored loss curves),
+`make stored` (refreshes the outputs that the notebooks carry).
 
     python series.py run [--notebook 02] [--image path/to/mine.png]
     python series.py reference [--notebook 02]
@@ -7,23 +7,67 @@
 """
 
 import argparse
+import asyncio
 import base64
+import contextlib
+import logging
 import os
+import re
 import shutil
 import sys
+import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbclient
 import nbformat
-import papermill
 from nbconvert import HTMLExporter
 
 ROOT = Path(__file__).parent
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "build"
-QUIET = ["--log-level=ERROR"]  # a kernel's start is nobody's news
 REFERENCE_SEEDS = [100, 101, 102, 103, 104]  # none of them a notebook's own, so that a curve is never its own reference
+LOG_EVERY = 30  # seconds between two lines on what is running, where nobody watches
+
+SILENT = logging.getLogger("series.silent")  # what goes wrong in a kernel is raised, and said once
+SILENT.disabled = True
+# What people have in their shells and what would change a notebook: its figures, its asserts, its outputs.
+NOT_INHERITED = ("MPLBACKEND", "PYTHONDEVMODE", "PYTHONOPTIMIZE", "PYTHONSTARTUP", "PYTHONWARNINGS")
+
+
+# --- Which notebooks, with which parameters ---------------------------------------------------------------------------
+
+
+def is_code(cell):
+    """Whether a cell is executed, and counted."""
+    return cell.cell_type == "code" and bool(cell.source.strip())
+
+
+@dataclass
+class Run:
+    """One notebook on its way: what is shown of it meanwhile, and what is left of it in the end."""
+
+    path: Path
+    notebook: nbformat.NotebookNode
+    place: str  # in the series, as printed
+    cell: int = 0  # the code cell it is in, counted from 1
+    started: float | None = None
+    ended: bool = False
+    failure: str | None = None
+
+    @property
+    def code(self):
+        """The cells that are executed, in order: cell number n is the one with execution count n."""
+        return [cell for cell in self.notebook.cells if is_code(cell)]
+
+    @property
+    def running(self):
+        return self.started is not None and not self.ended
+
+    def __str__(self):
+        where = f"cell {self.cell}/{len(self.code)}" if self.cell else "starting"
+        return f"{where}, {time.perf_counter() - self.started:.0f} s"
 
 
 def chosen(prefix):
@@ -31,27 +75,41 @@ def chosen(prefix):
     paths = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     found = [path for path in paths if path.name.startswith(prefix)]
     if not found:
-        sys.exit(f"No notebook begins with {prefix!r}. There are: {', '.join(path.stem for path in paths)}.")
+        there = ", ".join(path.stem for path in paths) or f"none in {NOTEBOOKS}"
+        sys.exit(f"No notebook begins with {prefix!r}. There are: {there}.")
     return found
 
 
-def execute(path, output, parameters):
-    """Run one notebook top to bottom into `output`. Returns None, or what went wrong, in words."""
+def load(path):
+    """A notebook; the reader is told which one is damaged, before any is run."""
     try:
-        papermill.execute_notebook(
-            str(path),
-            str(output),
-            parameters,
-            cwd=str(NOTEBOOKS),
-            kernel_name="python3",
-            progress_bar=sys.stderr.isatty(),
-            extra_arguments=QUIET,
-        )
-    except papermill.PapermillExecutionError as error:
-        cells = nbformat.read(output, as_version=4).cells
-        cell = next(c for c in cells if c.metadata.get("papermill", {}).get("exception"))
-        return f"{path.name}, cell {error.exec_count} ({cell.id}): {error.ename}: {error.evalue}"
-    return None
+        return nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat raises many kinds: no JSON, no notebook, a version that it does not know
+        sys.exit(f"{path.name} cannot be read as a notebook: {error}")
+
+
+def planned(notebooks):
+    """A run for each notebook."""
+    return [Run(path, load(path), f"[{number}/{len(notebooks)}]") for number, path in enumerate(notebooks, 1)]
+
+
+def parameters_cell(notebook):
+    """The index of the cell tagged `parameters`, or -1."""
+    return next((i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())), -1)
+
+
+def takes(notebook, name):
+    """Whether `name` is one of a notebook's parameters."""
+    index = parameters_cell(notebook)
+    return index >= 0 and re.search(rf"^{name}\b", notebook.cells[index].source, re.MULTILINE) is not None
+
+
+def set_parameters(runs, parameters):
+    """Sets parameters (name -> value) of all runs, each in a new cell below the notebook's own."""
+    source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    for run in runs if parameters else ():
+        cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
+        run.notebook.cells.insert(parameters_cell(run.notebook) + 1, cell)
 
 
 def claims_of(notebook):
@@ -60,13 +118,178 @@ def claims_of(notebook):
     return [row for output in outputs for row in output.get("metadata", {}).get("claims", ())]
 
 
+# --- Running them -----------------------------------------------------------------------------------------------------
+
+
+def usable_cores():
+    """How many cores this process may use."""
+    if hasattr(os, "process_cpu_count"):  # Python 3.13
+        return os.process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def show(text, end="\n"):
+    """Print a line; in a terminal it takes the place of the status line, which is one that ends in nothing."""
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns - 1
+        text = f"\r{text if end else text[:columns]:<{columns}}"
+    print(text, end=end, flush=True)
+
+
+async def show_progress(runs):
+    """A status line for those who watch; for a log, a line for each running notebook now and then."""
+    while True:
+        await asyncio.sleep(1 if sys.stdout.isatty() else LOG_EVERY)
+        running = [run for run in runs if run.running]
+        if sys.stdout.isatty():
+            show("   ".join(f"{run.path.stem[:2]}: {run}" for run in running), end="")
+        else:
+            for run in running:
+                show(f"{run.place} {run.path.stem} {run}")
+
+
+async def execute_cells(run, environment):
+    """Execute all cells in a kernel of their own, which is gone afterwards, whatever happens."""
+    client = nbclient.NotebookClient(
+        run.notebook,
+        kernel_name="python3",
+        timeout=None,
+        iopub_timeout=60,  # on a busy machine outputs come late, and none may be missing in silence
+        raise_on_iopub_timeout=True,
+        record_timing=False,
+        resources={"metadata": {"path": str(NOTEBOOKS)}},
+        extra_arguments=["--log-level=ERROR"],  # a kernel's start is nobody's news
+        log=SILENT,
+    )
+    kernel = client.km = client.create_kernel_manager()
+    # Not client.execute(): it sets signal handlers of its own, of which two at a time would get into each other's way.
+    try:
+        await client.async_start_new_kernel(env=environment)
+        await client.async_start_new_kernel_client()
+        for index, cell in enumerate(run.notebook.cells):
+            if is_code(cell):
+                run.cell += 1
+                await client.async_execute_cell(cell, index, execution_count=run.cell)
+    finally:
+        if client.kc is not None:
+            client.kc.stop_channels()
+        if kernel.has_kernel:
+            await kernel.shutdown_kernel(now=True)
+
+
+def failure_of(run, error):
+    """What went wrong, in words with notebook and cell, or None.
+
+    error: what executing the cells raised, or None. A figure that cannot be drawn leaves an error among the outputs
+        of a cell that passes.
+    """
+    for number, cell in enumerate(run.code, 1):
+        for output in cell.outputs:
+            if output.output_type == "error" and "raises-exception" not in cell.metadata.get("tags", ()):
+                return f"{run.path.name}, cell {number} ({cell.id}): {output.ename}: {' '.join(output.evalue.split())}"
+    if error is None:
+        return None
+    if isinstance(error, nbclient.exceptions.DeadKernelError):
+        error = "its kernel died (out of memory, or a crash)"
+    else:
+        error = f"{type(error).__name__}: {error}"
+    where = f", cell {run.cell} ({run.code[run.cell - 1].id})" if run.cell else ""
+    return f"{run.path.name}{where}: {error}"
+
+
+async def execute_one(run, slots, environment, keep):
+    """Run one notebook top to bottom when there is a slot for it, and hand it to `keep`."""
+    async with slots:
+        run.started, error = time.perf_counter(), None
+        show(f"{run.place} {run.path.stem} ...")
+        for cell in run.code:  # what the notebook carries is of another run
+            cell.outputs, cell.execution_count = [], None
+        try:
+            await execute_cells(run, environment)
+        except Exception as raised:
+            if asyncio.current_task().cancelling():  # nbclient takes every cancellation for a kernel's death
+                raise asyncio.CancelledError from None
+            error = raised
+        run.failure = failure_of(run, error)
+        try:
+            keep(run)
+        except Exception as raised:  # a full disk, a page that cannot be made: the table is not lost with it
+            run.failure = run.failure or f"{run.path.name}, what it leaves cannot be written: {raised}"
+        run.ended = True
+        state = "FAILED" if run.failure else "done"
+        show(f"{run.place} {run.path.stem} {state} after {time.perf_counter() - run.started:.0f} s")
+
+
+async def execute_all(runs, at_a_time, keep):
+    environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    if at_a_time > 1:
+        environment.setdefault("OMP_NUM_THREADS", "1")  # each has its core
+        # The longest first, as the outputs that they carry tell, so that none is left alone at the end.
+        runs = sorted(runs, key=lambda run: -sum(row["seconds"] for row in claims_of(run.notebook)))
+    slots = asyncio.Semaphore(at_a_time)
+    progress = asyncio.create_task(show_progress(runs))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as nobodys:
+        environment["IPYTHONDIR"] = nobodys  # a reader's own IPython may draw figures as SVG, or run a script first
+        try:
+            async with asyncio.TaskGroup() as group:
+                for run in runs:
+                    group.create_task(execute_one(run, slots, environment, keep))
+        finally:
+            progress.cancel()
+
+
+def execute(runs, keep):
+    """Run notebooks, as many at a time as there are cores, at most two; keep(run) is called as each of them ends.
+
+    Ctrl-C ends it: runs that have not ended are then left as they are.
+    """
+    at_a_time = max(1, min(2, usable_cores(), len(runs)))
+    # A selector loop, since the kernels' sockets do not work with the one that Windows has by default.
+    with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(execute_all(runs, at_a_time, keep))
+
+
+def conclude(runs):
+    """Print what failed and what was left out. Returns how many failed; KeyboardInterrupt if it had been stopped."""
+    for run in runs:
+        if run.failure:
+            print(f"FAILED: {run.failure}")
+    left = [run for run in runs if not run.ended]
+    if left:
+        print(f"Stopped. Left out: {', '.join(run.path.stem for run in left)}.", flush=True)
+        raise KeyboardInterrupt
+    return sum(run.failure is not None for run in runs)
+
+
+# --- What is left of them ---------------------------------------------------------------------------------------------
+
+
+def make_build():
+    """The folder build/, or the end: what cannot be kept is not computed."""
+    try:
+        BUILD.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=BUILD):
+            pass
+    except OSError as error:
+        sys.exit(
+            f"{BUILD} cannot be written: {error.strerror}. It must be a folder that you may write to, with space left."
+        )
+
+
+def write(notebook, path):
+    """Write a notebook whole, or leave the old one."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    nbformat.write(notebook, unfinished)
+    os.replace(unfinished, path)
+
+
 def write_page_and_plots(notebook, stem):
     """An HTML page of an executed notebook, and each of its figures under the id of the cell that drew it."""
     page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": stem}})
     (BUILD / f"{stem}.html").write_text(page, encoding="utf-8")
     plots = BUILD / "plots" / stem
     shutil.rmtree(plots, ignore_errors=True)
-    plots.mkdir(parents=True)
+    plots.mkdir(parents=True, exist_ok=True)
     for cell in notebook.cells:
         pictures = [
             output.data["image/png"] for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})
@@ -76,41 +299,38 @@ def write_page_and_plots(notebook, stem):
             (plots / f"{name}.png").write_bytes(base64.b64decode(picture))
 
 
+def picture(image):
+    """A picture as the notebooks' parameter IMAGE: a bundled name or a whole path. A wrong one ends it all, at once."""
+    import helpers  # only here: the notebooks import torch in their own processes
+
+    try:
+        helpers.load_picture(image)
+    except helpers.LabError as error:
+        sys.exit(str(error))
+    return image if image in helpers.BUNDLED else str(Path(image).expanduser().resolve())
+
+
 def run(notebooks, image):
     """Run the series into build/ and print what was claimed and measured. Returns how many notebooks failed."""
-    parameters = {}
-    if image is not None:
-        import helpers  # only here: the notebooks import torch in their own processes
+    parameters = {} if image is None else {"IMAGE": picture(image)}
+    make_build()
+    runs = []
+    for each in planned(notebooks):
+        if image is not None and not takes(each.notebook, "IMAGE"):
+            print(f"{each.place} {each.path.stem} learns from many pictures and takes none of yours: left out")
+        else:
+            runs.append(each)
+    set_parameters(runs, parameters)
 
-        try:
-            helpers.load_picture(image)  # a wrong path is said now rather than by each notebook
-        except helpers.LabError as error:
-            sys.exit(str(error))
-        parameters["IMAGE"] = image if image in helpers.BUNDLED else str(Path(image).expanduser().resolve())
-    BUILD.mkdir(exist_ok=True)
-    rows, failures = [], []
-    for number, path in enumerate(notebooks, 1):
-        if image is not None and "IMAGE" not in papermill.inspect_notebook(str(path)):
-            print(
-                f"[{number}/{len(notebooks)}] {path.stem} learns from many pictures and takes none of yours: left out"
-            )
-            continue
-        print(f"[{number}/{len(notebooks)}] {path.stem} ...", flush=True)
-        started, output = time.perf_counter(), BUILD / path.name
-        failure = execute(path, output, parameters)
-        notebook = nbformat.read(output, as_version=4)
-        write_page_and_plots(notebook, path.stem)
-        rows += [(path.stem[:2], row) for row in claims_of(notebook)]
-        failures += [failure] if failure else []
-        state = "FAILED" if failure else "done"
-        print(
-            f"[{number}/{len(notebooks)}] {path.stem} {state} after {time.perf_counter() - started:.0f} s", flush=True
-        )
-    print_table(rows)
-    print(f"\nExecuted notebooks, pages and plots are in {BUILD.name}/.")
-    for failure in failures:
-        print(f"FAILED: {failure}")
-    return len(failures)
+    def keep(run):
+        write(run.notebook, BUILD / run.path.name)
+        write_page_and_plots(run.notebook, run.path.stem)
+
+    execute(runs, keep)
+    print_table([(run.path.stem[:2], row) for run in runs if run.ended for row in claims_of(run.notebook)])
+    if any(run.ended for run in runs):
+        print(f"\nExecuted notebooks, pages and plots are in {BUILD.name}/.")
+    return conclude(runs)
 
 
 def print_table(rows):
@@ -129,38 +349,28 @@ def print_table(rows):
 
 def reference(notebooks):
     """Regenerate the stored loss curves: each notebook, its own recipe, five seeds that it does not use itself."""
-    BUILD.mkdir(exist_ok=True)
-    failures = []
-    for path in notebooks:
-        print(f"{path.stem} with seeds {REFERENCE_SEEDS} ...", flush=True)
-        parameters = {"SEEDS": REFERENCE_SEEDS, "RECORD": True}
-        failure = execute(path, BUILD / f"reference_{path.name}", parameters)
-        failures += [failure] if failure else []
-    for failure in failures:
-        print(f"FAILED: {failure}")
-    return len(failures)
+    make_build()
+    runs = planned(notebooks)
+    set_parameters(runs, {"SEEDS": REFERENCE_SEEDS, "RECORD": True})
+    execute(runs, lambda run: write(run.notebook, BUILD / f"reference_{run.path.name}"))
+    return conclude(runs)
 
 
 def stored(notebooks):
     """Run the notebooks in place, so that they carry the outputs of this run, and nothing of this machine."""
-    for path in notebooks:
-        print(f"{path.stem} ...", flush=True)
-        notebook = nbformat.read(path, as_version=4)
-        client = nbclient.NotebookClient(
-            notebook,
-            timeout=900,
-            kernel_name="python3",
-            resources={"metadata": {"path": str(NOTEBOOKS)}},
-            record_timing=False,
-            extra_arguments=QUIET,
-        )
-        client.execute()
-        notebook.metadata = {
+
+    def keep(run):
+        if run.failure:
+            return
+        run.notebook.metadata = {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
         }
-        nbformat.write(notebook, path)
-    return 0
+        write(run.notebook, run.path)
+
+    runs = planned(notebooks)
+    execute(runs, keep)
+    return conclude(runs)
 
 
 def main():
@@ -169,12 +379,15 @@ def main():
     parser.add_argument("--notebook", default="", help="the number of one notebook, e.g. 02 (default: all)")
     parser.add_argument("--image", help="a picture to run the series on: a path, or the name of a bundled picture")
     arguments = parser.parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # our arrows, a reader's names, on a terminal without UTF-8
     notebooks = chosen(arguments.notebook)
-    if arguments.command != "run":
+    try:
+        if arguments.command == "run":
+            sys.exit(run(notebooks, arguments.image or None) > 0)
         os.environ.pop("PIXELRNN_MNIST", None)  # what is stored must not depend on what this machine has
-    if arguments.command == "run":
-        sys.exit(run(notebooks, arguments.image) > 0)
-    sys.exit({"reference": reference, "stored": stored}[arguments.command](notebooks) > 0)
+        sys.exit({"reference": reference, "stored": stored}[arguments.command](notebooks) > 0)
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell tells it
 
 
 if __name__ == "__main__":
