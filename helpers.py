@@ -172,10 +172,13 @@ def load_picture(source, size=None, gray=False):
         picture = _open(existing(path, "A picture", PICTURE_HELP))
     picture = picture.convert("L" if gray else "RGB")
     if size is not None:
-        rows, columns = size if np.shape(size) == (2,) else (size, size)
+        try:
+            rows, columns = size
+        except (TypeError, ValueError):  # not two
+            rows = columns = size
         rows, columns = whole("size (rows)", rows), whole("size (columns)", columns)
-        if rows * columns > Image.MAX_IMAGE_PIXELS:
-            raise LabError(f"size asks for {rows} x {columns} pixels, more than fit into memory safely.")
+        if rows * columns > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise LabError(f"size asks for {rows} x {columns} pixels, too many to make safely. Choose a smaller one.")
         picture = ImageOps.fit(picture, (columns, rows), method=Image.Resampling.LANCZOS)
     pixels = np.array(picture)
     return pixels.reshape(pixels.shape[0], pixels.shape[1], -1)  # grey: (rows, columns) -> (rows, columns, 1)
@@ -195,14 +198,19 @@ def _open(path):
             if frames > 1:
                 parts = "pages" if picture.format == "TIFF" else "frames"
                 raise LabError(f"{path} holds {frames} {parts}. Save the one you want as a PNG of its own.")
+            if picture.format == "PNG" and picture.mode == "L" and "transparency" in picture.info:
+                # Pillow spreads grey of 2 or 4 bits over 8, but not the one value of it that is transparent.
+                picture.info["transparency"] *= {"L;2": 85, "L;4": 17}.get(picture.tile[0].args, 1)
             picture.load()
     except LabError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise LabError(f"{path} has too many pixels to open safely. Scale it down first. ({error})") from error
     except UnidentifiedImageError as error:
-        told = f"{path} is not a picture that can be read. Save it as PNG, JPEG, WebP, TIFF, AVIF, BMP or GIF."
-        raise LabError(f"{told} HEIC and a camera's raw files are exported as JPEG or PNG.") from error
+        raise LabError(
+            f"{path} is not a picture that can be read. Save it as PNG, JPEG, WebP, AVIF, BMP, GIF or TIFF (of 8 or 16 "
+            "bits), or get a whole copy of it. HEIC and a camera's raw files are exported as JPEG or PNG."
+        ) from error
     except PermissionError as error:
         raise LabError(f"{path} may not be read: {error.strerror}. Change its permissions, or read a copy.") from error
     except Exception as error:  # Pillow raises of many kinds, whatever it meets first in a damaged file
