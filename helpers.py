@@ -24,7 +24,6 @@ import os
 import sys
 import time
 import warnings
-import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +35,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
@@ -147,86 +146,150 @@ def written_whole(value, wanted):
 
 # scikit-image carries these in its package, so that no download is needed.
 BUNDLED = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "rocket")
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
+PICTURE_HELP = f"Give the path of a picture, or one of the bundled names: {', '.join(BUNDLED)}."
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF", "BMP", "GIF")  # JPEG includes MPO, which phones write
+# What turns a picture upright, by its EXIF orientation (1 is upright). Pillow's own exif_transpose writes the rest of
+# the EXIF block anew as well, and fails where any of it is broken.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Pillow's own reader of uncompressed TIFFs scrambles those that are turned, and 16-bit channels in separate planes.
+TiffImagePlugin.READ_LIBTIFF = True
+# One text of a PNG (a prompt, a workflow) may be as long as Pillow allows for all of them together: 64 MB.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 
 def load_picture(source, size=None, gray=False):
     """A picture as uint8 (rows, columns, channels): 1 channel if `gray`, else 3 (red, green, blue).
 
-    source: the name of a bundled picture (see BUNDLED), or the path of a PNG, JPEG, WebP or TIFF file. Transparent
-        pixels are laid over white, 16-bit grey is scaled to 8 bits, a photograph is turned the way its camera was held.
+    source: the name of a bundled picture (see BUNDLED), or the path of a PNG, JPEG (also a phone's MPO: its first
+        picture), WebP, TIFF, AVIF, BMP or GIF file with one picture. Transparent pixels are laid over white, 16-bit
+        values are scaled to 8 bits, a photograph is turned the way its camera was held.
     size: None keeps the picture's size; a whole number or (rows, columns) cuts the largest centred part of that shape
         and scales it with Pillow's Lanczos filter, which computes in integers: the same pixels on every machine.
 
-    Raises LabError, which says what to do, for a file that is missing, damaged, animated, too large or not a picture.
+    Raises LabError, which says what to do, for a file that is missing, unreadable, damaged, animated, too large, not a
+    picture, or of values whose black and white are unknown (signed, 32-bit or floating-point).
     """
-    if str(source) in BUNDLED:
+    path = as_path(source, f"A picture's file, or one of the bundled names ({', '.join(BUNDLED)}),")
+    if str(path) in BUNDLED:
         import skimage.data  # here, so that reading one's own file does not wait for scikit-image
 
-        picture = Image.fromarray(getattr(skimage.data, str(source))())
+        picture = Image.fromarray(getattr(skimage.data, str(path))())
     else:
-        picture = _open(Path(os.path.expanduser(source)))
+        picture = _open(existing(path, "A picture", PICTURE_HELP))
     picture = picture.convert("L" if gray else "RGB")
     if size is not None:
-        rows, columns = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
+        try:
+            rows, columns = size
+        except (TypeError, ValueError):  # not two
+            rows = columns = size
         rows, columns = whole("size (rows)", rows), whole("size (columns)", columns)
+        if rows * columns > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise LabError(f"size asks for {rows} x {columns} pixels, too many to make safely. Choose a smaller one.")
         picture = ImageOps.fit(picture, (columns, rows), method=Image.Resampling.LANCZOS)
-    pixels = np.asarray(picture)
+    pixels = np.array(picture)
     return pixels.reshape(pixels.shape[0], pixels.shape[1], -1)  # grey: (rows, columns) -> (rows, columns, 1)
 
 
 def _open(path):
     """The file's picture, whole in memory, upright, 8 bits a channel, without transparency."""
     if not path.is_file():
-        raise LabError(
-            f"There is no file {path}. Give the path of a picture, or one of the bundled names: {', '.join(BUNDLED)}."
-        )
+        raise LabError(f"{path} is a folder, or no ordinary file. {PICTURE_HELP}")
     try:
-        with warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are about metadata that is not used
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(path)
-            if getattr(picture, "n_frames", 1) > 1:
-                raise LabError(f"{path} holds {picture.n_frames} frames. Save the one you want as a PNG of its own.")
-            if picture.format not in FORMATS:
-                raise LabError(f"{path} is a {picture.format} file. Save it as PNG, JPEG, WebP or TIFF.")
+            picture = Image.open(file, formats=FORMATS)
+            # An MPO is one photograph, which its preview, depth map or brighter version may follow.
+            frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+            if frames > 1:
+                parts = "pages" if picture.format == "TIFF" else "frames"
+                raise LabError(f"{path} holds {frames} {parts}. Save the one you want as a PNG of its own.")
+            if picture.format == "PNG" and picture.mode == "L" and "transparency" in picture.info:
+                # Pillow spreads grey of 2 or 4 bits over 8, but not the one value of it that is transparent.
+                picture.info["transparency"] *= {"L;2": 85, "L;4": 17}.get(picture.tile[0].args, 1)
             picture.load()
+    except LabError:
+        raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise LabError(f"{path} has too many pixels to open safely. Scale it down first. ({error})") from error
     except UnidentifiedImageError as error:
-        raise LabError(f"{path} is not a picture that can be read. Save it as PNG, JPEG, WebP or TIFF.") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, LabError):
-            raise
-        raise LabError(f"{path} is damaged: {error}. Get a whole copy of the file.") from error
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):  # 16-bit grey; 257 = 65535 / 255, so that black and white stay what they are
-        values = np.asarray(picture)
-        values = np.where(
-            values == picture.info.get("transparency"), 65535, values
-        )  # its one transparent value, if any
-        picture = Image.fromarray(np.round(np.clip(values, 0, 65535) / 257).astype(np.uint8))
-    elif picture.mode == "F":
-        raise LabError(f"{path} holds floating-point values, whose black and white are unknown. Save it with 8 bits.")
-    elif picture.has_transparency_data:
+        raise LabError(
+            f"{path} is not a picture that can be read. Save it as PNG, JPEG, WebP, AVIF, BMP, GIF or TIFF (of 8 or 16 "
+            "bits), or get a whole copy of it. HEIC and a camera's raw files are exported as JPEG or PNG."
+        ) from error
+    except PermissionError as error:
+        raise LabError(f"{path} may not be read: {error.strerror}. Change its permissions, or read a copy.") from error
+    except Exception as error:  # Pillow raises of many kinds, whatever it meets first in a damaged file
+        told = f"{path} is damaged, or of a rare kind: {error}."
+        raise LabError(f"{told} Get a whole copy of the file, or export it as JPEG or PNG.") from error
+    tags = getattr(picture, "tag_v2", {})  # a TIFF's
+    if tags.get(254) == 1:  # its NewSubfileType: a reduced version of another image
+        raise LabError(f"{path} begins with a preview, as a camera's raw file does. Export it as JPEG or PNG.")
+    bits, kinds = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))), tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
+    if bits > 16 or set(kinds) != {1}:
+        kind = {1: "unsigned", 2: "signed", 3: "floating-point"}.get(kinds[0], "unusual")
+        told = f"{path} holds {bits}-bit {kind} values, whose black and white are unknown."
+        raise LabError(f"{told} Save it with 8 bits.")
+    picture = _upright(picture)
+    if picture.mode.startswith("I;16"):
+        return _to_bytes(picture, bits, inverted=tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0)
+    picture = picture.convert({"La": "LA", "LAB": "RGB"}.get(picture.mode, picture.mode))  # the only ways out of these
+    if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture
 
 
+def _upright(picture):
+    try:
+        turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # a broken EXIF block, on which Pillow raises of many kinds, says nothing
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _to_bytes(picture, bits, inverted):
+    """A grey picture of 16 bits (a microscope's may have 12) as one of 8; `inverted`, 0 is white."""
+    white = 2**bits - 1
+    values = np.asarray(picture)
+    values = np.where(values == picture.info.get("transparency"), white, values)  # its one transparent value, if any
+    values = white - values if inverted else values
+    return Image.fromarray(np.round(values / (white / 255)).astype(np.uint8))
+
+
 def binarize(picture, threshold=128):
     """A picture of 0 and 1, uint8 of the same shape: 1 where a value is at least the threshold.
 
-    threshold: a number, the same for every channel, or "otsu": for each channel the threshold that parts its values
-        best (Otsu 1979, scikit-image).
+    picture: whole numbers 0 .. 255 (rows, columns, channels).
+    threshold: a number, above 0 and up to 255, the same for every channel; or "otsu": for each channel the threshold
+        that parts its values best (Otsu 1979, scikit-image).
     """
     picture = _checked_picture(picture)
-    if threshold == "otsu":
+    if picture.dtype.kind not in "ui" or picture.min() < 0 or picture.max() > 255:
+        raise LabError(
+            f"binarize takes whole numbers 0 .. 255, not {picture.dtype} from {picture.min()} to {picture.max()}. "
+            "Convert the picture first, from [0, 1] for instance with np.round(255 * picture).astype(np.uint8)."
+        )
+    picture = picture.astype(np.uint8)
+    if isinstance(threshold, str) and threshold == "otsu":
         from skimage.filters import threshold_otsu
 
         # Otsu's threshold is the last value of the lower class, hence + 1.
         threshold = np.array([int(threshold_otsu(picture[..., channel])) + 1 for channel in range(picture.shape[-1])])
-    elif not isinstance(threshold, int | float | np.number) or math.isnan(threshold):
-        raise LabError(f"threshold must be a number or 'otsu', not {threshold!r}.")
+    elif (
+        isinstance(threshold, bool)
+        or not isinstance(threshold, int | float | np.integer | np.floating)
+        or not 0 < threshold <= 255  # not NaN either
+    ):
+        raise LabError(f"threshold must be a number above 0 and up to 255, or 'otsu', not {threshold!r}.")
     return (picture >= threshold).astype(np.uint8)
 
 
@@ -244,9 +307,10 @@ def flatten(picture, step="row"):
 
 def unflatten(sequence, shape):
     """The picture (rows, columns, channels) that `flatten` turned into this sequence; `shape` is the picture's."""
-    sequence = np.asarray(sequence)
+    sequence = _numbers("A sequence", sequence)
+    shape = tuple(whole("Each length in a picture's shape", length) for length in np.ravel(shape))
     if sequence.size != math.prod(shape):
-        raise LabError(f"A sequence of {sequence.size} values does not fill a picture of shape {tuple(shape)}.")
+        raise LabError(f"A sequence of {sequence.size} values does not fill a picture of shape {shape}.")
     return sequence.reshape(shape)  # (steps, input_size) -> (rows, columns, channels)
 
 
@@ -255,7 +319,7 @@ def to_bit_planes(sequence):
 
     In Gray's code neighbouring numbers differ in one bit, so that a small step in grey does not flip all eight.
     """
-    sequence = np.asarray(sequence)
+    sequence = _numbers("A sequence", sequence)
     if sequence.dtype != np.uint8 or sequence.ndim != 2:
         raise LabError(f"Bit planes are made of bytes (steps, input_size), not of {sequence.dtype} {sequence.shape}.")
     gray = sequence ^ (sequence >> 1)
@@ -264,20 +328,27 @@ def to_bit_planes(sequence):
 
 def from_bit_planes(bits):
     """The inverse of `to_bit_planes`: bits (steps, input_size * 8) -> uint8 (steps, input_size)."""
-    gray = np.packbits(np.asarray(bits, dtype=np.uint8), axis=-1)  # (steps, input_size * 8) -> (steps, input_size)
+    bits = _numbers("Bits", bits)
+    if bits.ndim != 2 or bits.shape[-1] % 8 or not np.isin(bits, (0, 1)).all():
+        raise LabError(f"Bit planes are 0 and 1, (steps, input_size * 8), not {bits.dtype} {bits.shape}.")
+    gray = np.packbits(bits.astype(np.uint8), axis=-1)  # (steps, input_size * 8) -> (steps, input_size)
     for shift in (1, 2, 4):  # each bit is the parity of itself and all higher ones
         gray = gray ^ (gray >> shift)
     return gray
 
 
 def to_batch(sequence, levels):
-    """Whole numbers 0 .. levels - 1, (steps, input_size), as a batch of one in [0, 1]: float (1, steps, input_size)."""
-    sequence = np.asarray(sequence)
+    """Whole numbers 0 .. levels - 1, (steps, input_size), as a batch of one in [0, 1]: (1, steps, input_size).
+
+    Its dtype is torch's default, float32 unless it was set otherwise.
+    """
+    sequence, levels = _numbers("A sequence", sequence), whole("levels", levels, 2)
     if sequence.ndim != 2 or sequence.size == 0:
         raise LabError(f"A sequence has the shape (steps, input_size), none of them 0; this one has {sequence.shape}.")
-    if not np.isin(sequence, np.arange(whole("levels", levels, 2))).all():
+    if not (sequence.min() >= 0 and sequence.max() < levels and (sequence == np.floor(sequence)).all()):
         raise LabError(f"The sequence has values outside 0 .. {levels - 1}, or not whole. Binarise or round it first.")
-    return torch.tensor(sequence, dtype=torch.float32)[None] / (levels - 1)
+    numbers = np.ascontiguousarray(sequence, np.int64)  # torch takes no flipped array and no foreign byte order
+    return torch.tensor(numbers, dtype=torch.get_default_dtype())[None] / (levels - 1)
 
 
 def to_levels(batch, levels):
@@ -285,8 +356,19 @@ def to_levels(batch, levels):
     return torch.round(batch.detach().cpu() * (whole("levels", levels, 2) - 1)).to(torch.int64).numpy()
 
 
+def _numbers(name, value):
+    """`value` as an array of numbers, else a LabError that names it."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of several lengths; a tensor with a gradient
+        raise LabError(f"{name} is wanted as an array of numbers: {error}") from error
+    if array.dtype.kind not in "buif":
+        raise LabError(f"{name} is wanted as an array of numbers, not of {array.dtype}.")
+    return array
+
+
 def _checked_picture(picture):
-    picture = np.asarray(picture)
+    picture = _numbers("A picture", picture)
     if picture.ndim != 3 or picture.size == 0:
         raise LabError(f"A picture has the shape (rows, columns, channels), none of them 0, not {picture.shape}.")
     if picture.shape[-1] not in (1, 3):
@@ -330,23 +412,26 @@ def load_mnist(source=None):
 
     Raises LabError, which says what to do, where there is none or what is there is damaged.
     """
-    source = source or os.environ.get("PIXELRNN_MNIST")
-    if not source:
+    if source is None:
+        source = os.environ.get("PIXELRNN_MNIST", "")
+    if isinstance(source, str) and not source:
         raise LabError(f"MNIST is not part of this project. {MNIST_HELP}")
-    path = _download_mnist() if source == "download" else DATA.parent / Path(source).expanduser()
+    path = as_path(source, "MNIST's folder or .npz")
+    path = _download_mnist() if str(path) == "download" else existing(DATA.parent / path, "MNIST", MNIST_HELP)
     try:
         if path.is_dir():
             images = [_read_idx(path / name) for name in MNIST_FILES]
         else:
             with np.load(path, allow_pickle=False) as file:
-                images = [file[name if name in file else other] for name, other in MNIST_ARRAYS]
-    except FileNotFoundError as error:
-        raise LabError(f"There is no MNIST at {source}: {error.filename} is missing. {MNIST_HELP}") from error
-    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise LabError(f"MNIST at {source} is damaged or is something else: {error}. {MNIST_HELP}") from error
+                images = [np.asarray(file[name if name in file else other]) for name, other in MNIST_ARRAYS]
+    except LabError:
+        raise
+    except Exception as error:  # numpy raises of many kinds on what is not its own, and advises to unpickle it
+        told = f"MNIST at {path} is damaged or is something else than a folder of its files or an .npz of its arrays."
+        raise LabError(f"{told} {MNIST_HELP}") from error
     for array in images:
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[1:] != (28, 28) or len(array) == 0:
-            raise LabError(f"MNIST's images are uint8 (count, 28, 28), those at {source} {array.dtype} {array.shape}.")
+            raise LabError(f"MNIST's images are uint8 (count, 28, 28), those at {path} {array.dtype} {array.shape}.")
     return images
 
 
@@ -370,11 +455,15 @@ def binarized_mnist(source=None, static=False):
 def _read_idx(path):
     """The images of an IDX file, plain or .gz: big-endian 2051, count, rows, columns, then a byte for each pixel."""
     packed = path.with_name(path.name + ".gz")
-    with gzip.open(packed) if packed.is_file() else path.open("rb") as file:
-        head, body = file.read(16), file.read()
-    if len(head) < 16 or head[:4] != b"\0\0\x08\x03":
-        raise ValueError(f"{path.name} does not begin like MNIST's images")
-    return np.frombuffer(body, np.uint8).reshape(np.frombuffer(head, ">u4")[1:])  # -> (count, rows, columns)
+    path = existing(packed if packed.is_file() else path, "MNIST", MNIST_HELP)
+    try:
+        with gzip.open(path) if path == packed else path.open("rb") as file:
+            head, body = file.read(16), file.read()
+        if len(head) < 16 or head[:4] != b"\0\0\x08\x03":
+            raise ValueError("it does not begin like MNIST's images")
+        return np.frombuffer(body, np.uint8).reshape(np.frombuffer(head, ">u4")[1:])  # -> (count, rows, columns)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise LabError(f"{path} is damaged or is something else: {error}. {MNIST_HELP}") from error
 
 
 def _download_mnist():

@@ -5,16 +5,22 @@ import gzip
 import hashlib
 import http.server
 import io
+import os
+import pickle
 import socket
+import struct
 import threading
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageCms
 
 import helpers
 
@@ -29,6 +35,30 @@ def encoded(pictures, **options):
     file = io.BytesIO()
     images[0].save(file, append_images=images[1:], **options)
     return file.getvalue()
+
+
+def tiff(values, **options):
+    """An array as the bytes of a TIFF, written by another library than the one that reads it."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, **options)
+    return file.getvalue()
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(bits, kind, rows, *chunks, columns=2):
+    """A PNG from its parts, for what Pillow does not write; `kind` 0 is grey, 2 RGB, 4 grey with transparency."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", columns, len(rows), bits, kind, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + body + chunk(b"IEND", b"")
+
+
+def loaded(tmp_path, contents, **options):
+    path = tmp_path / "picture"
+    path.write_bytes(contents)
+    return helpers.load_picture(path, **options)
 
 
 # Round trips
@@ -115,10 +145,30 @@ def test_written_png_is_read_back(tmp_path_factory, picture):
 @pytest.mark.parametrize("gray", [False, True])
 @pytest.mark.parametrize(
     ("size", "shape"),
-    [(None, (303, 384)), (7, (7, 7)), ((5, 9), (5, 9)), ([9, 5], (9, 5)), (np.int64(7), (7, 7)), (1, (1, 1))],
+    [
+        (None, (303, 384)),
+        (7, (7, 7)),
+        ((5, 9), (5, 9)),
+        ([9, 5], (9, 5)),
+        (1, (1, 1)),
+        (np.int64(7), (7, 7)),
+        ((np.int64(5), np.uint8(9)), (5, 9)),
+        (np.array([5, 9]), (5, 9)),
+    ],
 )
 def test_size_gives_the_shape_asked_for(size, shape, gray):
     assert helpers.load_picture("coins", size, gray).shape == (*shape, 1 if gray else 3)
+
+
+def test_size_that_would_fill_the_memory():
+    with pytest.raises(helpers.LabError, match=r"size asks for 1000000 x 1000000 pixels.*Choose a smaller one"):
+        helpers.load_picture("coins", 10**6)
+
+
+def test_the_pixels_may_be_changed():
+    picture = helpers.load_picture("coins", 4)
+    picture[0] = 0
+    assert not picture[0].any()
 
 
 def test_size_cuts_the_centre(tmp_path):
@@ -146,6 +196,8 @@ def test_bundled_pictures_need_no_network(name, monkeypatch):
         ({"format": "WEBP", "lossless": True}, 0),
         ({"format": "WEBP", "quality": 95}, 16),
         ({"format": "JPEG", "quality": 95}, 16),
+        ({"format": "AVIF", "quality": 95}, 16),
+        ({"format": "BMP"}, 0),
     ],
 )
 def test_reads_the_format(tmp_path, options, tolerance):
@@ -190,18 +242,184 @@ def test_transparent_sixteen_bit_grey_is_laid_over_white(tmp_path):
     assert helpers.load_picture(path, gray=True)[0, :, 0].tolist() == [255, 128]
 
 
-@pytest.mark.parametrize(("orientation", "quarter_turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
-def test_photograph_is_turned_as_the_camera_was(tmp_path, orientation, quarter_turns):
-    path = tmp_path / "photo.jpg"
+RED_TRANSPARENT = chunk(b"tRNS", struct.pack(">3H", 200 * 257, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("contents", "row"),
+    [
+        (png(16, 2, [struct.pack(">6H", 200 * 257, 0, 0, 0, 0, 257)]), [[200, 0, 0], [0, 0, 1]]),
+        (png(16, 2, [struct.pack(">6H", 200 * 257, 0, 0, 0, 0, 257)], RED_TRANSPARENT), [[255] * 3, [0, 0, 1]]),
+        (png(16, 4, [struct.pack(">4H", 200 * 257, 65535, 200 * 257, 0)]), [[200] * 3, [255] * 3]),
+        (png(2, 0, [bytes([0b01100000])], chunk(b"tRNS", b"\0\1")), [[255] * 3, [170] * 3]),
+        (png(4, 0, [bytes([0x3A])], chunk(b"tRNS", b"\0\3")), [[255] * 3, [170] * 3]),
+        (png(8, 0, [bytes([3, 170])], chunk(b"tRNS", b"\0\3")), [[255] * 3, [170] * 3]),
+    ],
+    ids=["RGB", "RGB, one colour transparent", "grey, alpha", "2 bits", "4 bits", "8 bits"],
+)
+def test_reads_pngs_of_other_depths(tmp_path, contents, row):
+    assert loaded(tmp_path, contents).tolist() == [row]
+
+
+def test_reads_a_gif_of_one_frame(tmp_path):
+    image = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    image.putpalette([200, 0, 0, 0, 0, 200])
+    file = io.BytesIO()
+    image.save(file, "GIF", transparency=0)
+    assert loaded(tmp_path, file.getvalue()).tolist() == [[[255, 255, 255], [0, 0, 200]]]
+
+
+def test_reads_colours_that_are_not_rgb(tmp_path):
+    colours = np.array([[[200, 60, 40], [30, 90, 180]]], np.uint8)
+    smooth = Image.fromarray(np.kron(colours, np.ones((16, 16, 1), np.uint8)))
+    lab = ImageCms.profileToProfile(smooth, *map(ImageCms.createProfile, ("sRGB", "LAB")), outputMode="LAB")
+    for image in (smooth.convert("CMYK"), smooth.convert("YCbCr"), lab):
+        for options in ({}, {"compression": "tiff_lzw"}):
+            file = io.BytesIO()
+            image.save(file, "TIFF", **options)
+            for gray, right in ((False, smooth), (True, smooth.convert("L"))):
+                difference = loaded(tmp_path, file.getvalue(), gray=gray).squeeze().astype(int) - np.asarray(right)
+                assert np.abs(difference).max() <= 12, (image.mode, options, gray)
+
+
+# TIFFs: of scanners, microscopes and cameras
+
+GREY = np.arange(0, 240, 4, dtype=np.uint8).reshape(6, 10)
+WIDE = GREY * np.uint16(257)
+TIFFS = {  # the values, how they are stored, and the picture
+    "1 bit": (GREY > 100, {"photometric": "minisblack"}, (GREY > 100) * 255),
+    "1 bit, 0 is white": (GREY > 100, {"photometric": "miniswhite"}, (GREY <= 100) * 255),
+    "8 bits": (GREY, {"photometric": "minisblack"}, GREY),
+    "8 bits, 0 is white": (GREY, {"photometric": "miniswhite"}, 255 - GREY),
+    "16 bits": (WIDE, {"photometric": "minisblack"}, GREY),
+    "16 bits, the other byte order": (WIDE, {"photometric": "minisblack", "byteorder": ">"}, GREY),
+    "16 bits, 0 is white": (WIDE, {"photometric": "miniswhite"}, 255 - GREY),
+    "RGB": (PICTURE, {"photometric": "rgb"}, PICTURE),
+    "RGB, 16 bits": (PICTURE * np.uint16(257), {"photometric": "rgb"}, PICTURE),
+    "RGBA": (np.insert(PICTURE, 3, 255, -1), {"photometric": "rgb", "extrasamples": ["unassalpha"]}, PICTURE),
+    "CMYK": (np.insert(255 - PICTURE, 3, 0, -1), {"photometric": "separated"}, PICTURE),
+}
+ORIENTED = {  # EXIF's orientation -> the stored picture, upright
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: np.rot90(stored, 2),
+    4: lambda stored: stored[::-1],
+    5: lambda stored: np.rot90(stored[::-1], -1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored[::-1], 1),
+    8: lambda stored: np.rot90(stored, 1),
+}
+
+
+@pytest.mark.parametrize("name", TIFFS)
+def test_a_tiff_is_upright_and_of_its_colours(tmp_path, name):
+    values, options, right = TIFFS[name]
+    for orientation, turn in ORIENTED.items():
+        for layout in ({}, {"compression": "zlib"}, {"tile": (16, 16)}, {"planarconfig": "separate"}):
+            stored = values
+            if "planarconfig" in layout:
+                if values.ndim == 2:
+                    continue
+                stored = np.moveaxis(values, -1, 0)  # (rows, columns, channels) -> (channels, rows, columns)
+            tags = [(274, "H", 1, orientation, True)]
+            got = loaded(tmp_path, tiff(stored, extratags=tags, **options, **layout), gray=values.ndim == 2)
+            wanted = turn(right.reshape(6, 10, -1))
+            assert got.shape == wanted.shape and (got == wanted).all(), (orientation, layout)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "PA"])
+def test_reads_the_mode_of_a_tiff(tmp_path, mode):
+    path = tmp_path / "picture.tif"
+    Image.fromarray(np.array([[0, 255, 255], [255, 0, 0]], np.uint8)).convert(mode).save(path)
+    assert helpers.load_picture(path, gray=True)[..., 0].tolist() == [[0, 255, 255], [255, 0, 0]]
+
+
+def test_premultiplied_transparency_is_laid_over_white(tmp_path):
+    for channels, photometric in ((2, "minisblack"), (4, "rgb")):
+        values = np.full((2, 2, channels), 51, np.uint8)  # half of 102
+        values[..., -1] = 128
+        contents = tiff(values, photometric=photometric, planarconfig="contig", extrasamples=["assocalpha"])
+        assert np.abs(loaded(tmp_path, contents).astype(int) - (51 + 127)).max() <= 1
+
+
+def test_twelve_bit_grey_is_scaled_to_eight(tmp_path):
+    tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 122, 277: 1, 278: 1, 279: 6}  # its values begin at byte 122
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    values = int("".join(f"{value:012b}" for value in (0, 4095, 2048, 16)), 2).to_bytes(6, "big")
+    assert loaded(tmp_path, head + entries + bytes(4) + values, gray=True).ravel().tolist() == [0, 255, 128, 1]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint32, np.float32])
+def test_values_without_a_known_black_and_white(tmp_path, dtype):
+    for order in "<>":
+        contents = tiff(GREY.astype(dtype), photometric="minisblack", byteorder=order)
+        with pytest.raises(helpers.LabError, match=r"black and white are unknown. Save it with 8 bits|8 or 16 bits"):
+            loaded(tmp_path, contents)
+
+
+def test_the_preview_of_a_raw_file_is_not_the_picture(tmp_path):
+    with pytest.raises(helpers.LabError, match=r"begins with a preview.*Export it"):
+        loaded(tmp_path, tiff(GREY, photometric="minisblack", subfiletype=1))
+
+
+# EXIF
+
+
+def exif(orientation, broken=False):
+    block = Image.Exif()
+    block[0x0112] = orientation
+    block[0x0132] = "2020:01:01 00:00:00"
+    data = block.tobytes()
+    return data.replace(struct.pack("<HHI", 0x0132, 2, 20), struct.pack("<HHI", 0x0132, 5, 20)) if broken else data
+
+
+@pytest.mark.parametrize("format", ["JPEG", "MPO", "PNG", "WEBP", "AVIF", "TIFF"])
+@pytest.mark.parametrize("orientation", ORIENTED)
+def test_photograph_is_turned_as_the_camera_was(tmp_path, format, orientation):
     corners = np.array([[0, 60, 120], [180, 220, 255]], np.uint8)
     blocks = np.kron(corners, np.ones((16, 16), np.uint8))  # JPEG's own blocks, so that it blurs no edge
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(blocks).save(path, exif=exif)
-    turned = np.rot90(blocks, quarter_turns)
-    loaded = helpers.load_picture(path, gray=True)[..., 0]
-    assert loaded.shape == turned.shape
-    assert np.abs(loaded.astype(int) - turned).max() <= 2
+    turned = ORIENTED[orientation](blocks)
+    contents = encoded([blocks], format=format, exif=exif(orientation))
+    got = loaded(tmp_path, contents, gray=True)[..., 0]
+    assert got.shape == turned.shape
+    assert np.abs(got.astype(int) - turned).max() <= 4
+
+
+BROKEN_EXIF = {
+    "no TIFF header": b"Exif\0\0garbage!",
+    "header cut short": b"Exif\0\0II*\0",
+    "twice": b"Exif\0\0Exif\0\0II*\0",
+}
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("name", BROKEN_EXIF)
+def test_a_broken_exif_block_says_nothing(tmp_path, format, name):
+    contents = encoded([NOISE], format=format, exif=BROKEN_EXIF[name])
+    assert loaded(tmp_path, contents).shape == NOISE.shape
+
+
+def test_a_broken_exif_text_says_nothing(tmp_path):
+    text = chunk(b"tEXt", b"Raw profile type exif\0\nexif\n      4\nzzzz\n")
+    assert loaded(tmp_path, png(8, 0, [b"\1\2"], text)).shape == (1, 2, 3)
+
+
+def test_an_orientation_beside_a_broken_tag_is_followed(tmp_path):
+    for format in ("JPEG", "PNG", "WEBP"):
+        contents = encoded([NOISE[:32]], format=format, exif=exif(6, broken=True))
+        assert loaded(tmp_path, contents).shape == (64, 32, 3)
+
+
+def test_a_phones_photograph_with_a_second_picture_behind_it(tmp_path):
+    photograph, preview = np.full((16, 24, 3), 200, np.uint8), np.zeros((8, 8, 3), np.uint8)
+    got = loaded(tmp_path, encoded([photograph, preview], format="MPO", save_all=True))
+    assert got.shape == (16, 24, 3) and np.abs(got.astype(int) - 200).max() <= 2
+
+
+def test_a_png_with_a_long_text(tmp_path):
+    text = chunk(b"zTXt", b"workflow\0\0" + zlib.compress(b"a" * 2_000_000))
+    assert loaded(tmp_path, png(8, 0, [b"\1\2"], text), gray=True).tolist() == [[[1], [2]]]
 
 
 # Files that cannot be read
@@ -215,16 +433,23 @@ BAD_FILES = {
     "truncated.png": (encoded([NOISE], format="png")[:2000], "damaged.*Get a whole copy"),
     "truncated.webp": (encoded([NOISE], format="webp")[:2000], "damaged.*Get a whole copy"),
     "truncated.tiff": (encoded([NOISE], format="tiff")[:2000], "(damaged|not a picture).*(whole copy|Save it as)"),
-    "animated.gif": (encoded([NOISE, PICTURE], format="gif", **ANIMATED), "2 frames. Save the one you want"),
+    "animated.gif": (encoded([NOISE, NOISE // 2], format="gif", **ANIMATED), "2 frames. Save the one you want"),
     "animated.png": (encoded([NOISE, NOISE // 2], format="png", **ANIMATED), "2 frames. Save the one you want"),
     "animated.webp": (encoded([NOISE, NOISE // 2], format="webp", **ANIMATED), "2 frames. Save the one you want"),
-    "pages.tiff": (encoded([NOISE, NOISE], format="tiff", save_all=True), "2 frames. Save the one you want"),
-    "still.gif": (encoded([NOISE], format="gif"), "is a GIF file. Save it as PNG"),
+    "pages.tiff": (encoded([NOISE, NOISE], format="tiff", save_all=True), "2 pages. Save the one you want"),
+    "animated.avif": (encoded([NOISE, NOISE // 2], format="avif", **ANIMATED), "2 frames. Save the one you want"),
+    "truncated.avif": (encoded([NOISE], format="avif")[:2000], "(damaged|not a picture).*whole copy"),
+    "truncated.bmp": (encoded([NOISE], format="bmp")[:2000], "damaged.*Get a whole copy"),
+    "truncated.gif": (encoded([NOISE], format="gif")[:2000], "damaged.*Get a whole copy"),
+    "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "not a picture that can.*HEIC.*as JPEG or PNG"),
+    "other.heic": (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(200), "(damaged|not a picture).*as JPEG or PNG"),
+    "other.ppm": (b"P5 2 1 255 \1\2", "not a picture that can be read. Save it as PNG"),
+    "double.tiff": (tiff(np.zeros((2, 2))), "not a picture that can be read.*8 or 16 bits"),
     "float.tiff": (encoded([NOISE[..., 0].astype(np.float32)], format="tiff"), "floating-point.*Save it with 8 bits"),
 }
 
 
-@pytest.mark.filterwarnings("ignore:Truncated File Read", "ignore:Corrupt EXIF data")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_bad_file(tmp_path, name):
     contents, message = BAD_FILES[name]
@@ -235,11 +460,89 @@ def test_bad_file(tmp_path, name):
     assert name in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["", "missing.png", "astronaut.png", "~no_such_user/picture.png"])
+@pytest.mark.parametrize("name", ["missing.png", "astronaut.png", "no/folder.png", "https://example.org/picture.png"])
 def test_missing_file_or_folder(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(helpers.LabError, match=r"no file.*Give the path.*bundled names: astronaut"):
         helpers.load_picture(name)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF"])
+def test_a_changed_byte_ends_in_a_picture_or_a_word(tmp_path, format, seed):
+    contents, random = encoded([NOISE[:16, :16]], format=format), np.random.default_rng(seed)
+    for _ in range(20):
+        changed = bytearray(contents)
+        changed[random.integers(min(len(changed), 100))] = random.integers(256)
+        try:
+            assert loaded(tmp_path, bytes(changed)).dtype == np.uint8
+        except helpers.LabError as error:
+            assert "Save it" in str(error) or "copy" in str(error) or "Scale it" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "wanted"),
+        ("a\0b.png", "wanted"),
+        ("a" * 300 + ".png", "cannot be looked at"),
+        ("data:image/png;base64," + "A" * 5000, "cannot be looked at"),
+        ("~no_such_user/picture.png", "cannot be looked at"),
+        ("folder", "is a folder"),
+        (Path("folder"), "is a folder"),
+    ],
+)
+def test_a_path_that_names_no_file(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    with pytest.raises(helpers.LabError, match=message) as raised:
+        helpers.load_picture(name)
+    assert len(str(raised.value)) < 500
+
+
+def test_home_and_paths_and_a_bundled_name_as_a_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "mine.png").write_bytes(encoded([PICTURE], format="png"))
+    for path in ("~/mine.png", Path("~/mine.png"), tmp_path / "mine.png"):
+        assert (helpers.load_picture(path) == PICTURE).all()
+    assert (helpers.load_picture(Path("coins"), 8) == helpers.load_picture("coins", 8)).all()
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    (tmp_path / "mine.png").write_bytes(encoded([PICTURE], format="png"))
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # as Windows does, where os.access knows less
+    with pytest.raises(helpers.LabError, match=r"mine.png may not be read: .*Change its permissions"):
+        helpers.load_picture(tmp_path / "mine.png")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(helpers.LabError, match=r"mine.png may not be read"):
+        helpers.load_picture(tmp_path / "mine.png")
+    monkeypatch.setattr(Path, "stat", refuse)  # a locked folder
+    with pytest.raises(helpers.LabError, match=r"mine.png cannot be looked at: Permission denied"):
+        helpers.load_picture(tmp_path / "mine.png")
+
+
+NO_PATHS = {
+    "None": None,
+    "array": PICTURE,
+    "image": Image.fromarray(PICTURE),
+    "file": io.BytesIO(),
+    "bytes": b"a.png",
+    "number": 3,
+    "list": ["coffee"],
+}
+
+
+@pytest.mark.parametrize("name", NO_PATHS)
+def test_something_else_than_a_path(name, no_setting):
+    with pytest.raises(helpers.LabError, match=r"bundled names \(astronaut.* is wanted, as a path, not"):
+        helpers.load_picture(NO_PATHS[name])
+    with pytest.raises(helpers.LabError, match=r"MNIST"):
+        helpers.load_mnist(NO_PATHS[name])
 
 
 @pytest.mark.parametrize("limit", [40, 60])  # 100 pixels: Pillow raises above twice its limit, and warns above it
@@ -254,7 +557,9 @@ def test_decompression_bomb(tmp_path, monkeypatch, limit):
 # Arguments that cannot be used
 
 
-@pytest.mark.parametrize("size", [-1, 0, 2.0, True, "8", (0, 3), (3, -1), (1.5, 2), (True, 2), (4,), (1, 2, 3), ()])
+@pytest.mark.parametrize(
+    "size", [-1, 0, 2.0, True, "8", (0, 3), (3, -1), (1.5, 2), (True, 2), (4,), (1, 2, 3), (), "88", {8}, ((1, 2), 3)]
+)
 def test_bad_size(size):
     with pytest.raises(helpers.LabError, match="size"):
         helpers.load_picture("coins", size)
@@ -272,6 +577,11 @@ def test_bad_size(size):
         (np.zeros((4, 4, 4)), "1 channel .* or 3"),
         (np.full((4, 4, 1), np.nan), "not finite.*Replace them"),
         (np.full((4, 4, 3), np.inf), "not finite.*Replace them"),
+        (None, "array of numbers"),
+        ([[[1], [2]], [[3]]], "array of numbers"),
+        ([[["a"]]], "array of numbers"),
+        (np.zeros((4, 4, 1), complex), "array of numbers"),
+        (torch.zeros(4, 4, 1, requires_grad=True), "array of numbers"),
     ],
 )
 def test_bad_picture(function, picture, message):
@@ -279,7 +589,36 @@ def test_bad_picture(function, picture, message):
         function(picture)
 
 
-@pytest.mark.parametrize("threshold", ["otzu", "", "128", None])
+@pytest.mark.parametrize("as_bytes", [lambda p: p.tolist(), lambda p: p.astype(">i4"), lambda p: p.astype(np.uint16)])
+@pytest.mark.parametrize("threshold", [128, np.uint8(128), np.float32(127.5), "otsu"])
+def test_binarize_takes_whole_numbers_of_any_type(as_bytes, threshold):
+    assert (helpers.binarize(as_bytes(PICTURE), threshold) == helpers.binarize(PICTURE, threshold)).all()
+    assert helpers.binarize(PICTURE, threshold).any()
+
+
+@pytest.mark.parametrize("threshold", [128, "otsu"])
+@pytest.mark.parametrize(
+    "picture",
+    [
+        PICTURE / 255,
+        PICTURE / 127.5 - 1,
+        PICTURE.astype(float),
+        PICTURE > 9,
+        PICTURE * np.uint16(257),
+        PICTURE.astype(int) - 1,
+        PICTURE.view(np.int8),
+    ],
+    ids=["0 to 1", "-1 to 1", "float", "bool", "16 bits", "below 0", "int8"],
+)
+def test_binarize_of_other_values_asks_for_bytes(picture, threshold):
+    with pytest.raises(helpers.LabError, match=r"whole numbers 0 .. 255, not .* to .*np.uint8"):
+        helpers.binarize(picture, threshold)
+
+
+@pytest.mark.parametrize(
+    "threshold",
+    ["otzu", "", "128", None, 0, -1, 255.5, 256, np.nan, np.inf, True, 1j, [1, 2, 3], np.array([1, 2, 3])],
+)
 def test_unknown_threshold(threshold):
     with pytest.raises(helpers.LabError, match=r"threshold must be .*'otsu'"):
         helpers.binarize(PICTURE, threshold)
@@ -294,6 +633,61 @@ def test_unknown_step(step):
 def test_sequence_that_does_not_fill_the_picture():
     with pytest.raises(helpers.LabError, match="6 values does not fill"):
         helpers.unflatten(np.zeros((2, 3)), (2, 2, 1))
+    with pytest.raises(helpers.LabError, match="array of numbers"):
+        helpers.unflatten([[1], [2, 3]], (1, 1, 3))
+
+
+@pytest.mark.parametrize("shape", [None, "231", (-2, 3, -1), (2.0, 3, 1)])
+def test_bad_shape(shape):
+    with pytest.raises(helpers.LabError, match="shape must be a whole number"):
+        helpers.unflatten(np.zeros((2, 3)), shape)
+
+
+def read_only(picture):
+    picture = picture.copy()
+    picture.flags.writeable = False
+    return picture
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "change",
+    [
+        np.flipud,
+        np.fliplr,
+        lambda p: p[::2, 1::3],
+        lambda p: p.astype(">u2"),
+        lambda p: p.astype(">f8"),
+        np.asfortranarray,
+        read_only,
+        lambda p: p.transpose(1, 0, 2),
+        lambda p: p.astype(np.int64)[::-1],
+        lambda p: p.astype(np.uint64),
+        np.ndarray.tolist,
+    ],
+)
+@pytest.mark.parametrize("step", ["row", "pixel"])
+def test_pictures_of_any_layout_and_type(change, step):
+    picture = change(PICTURE)
+    batch = helpers.to_batch(helpers.flatten(picture, step), 256)
+    shape = np.shape(picture)
+    assert torch.equal(batch, helpers.to_batch(helpers.flatten(np.array(picture, np.uint8).copy(), step), 256))
+    back = helpers.unflatten(helpers.to_levels(batch, 256)[0], tuple(np.int64(length) for length in shape))
+    assert (back == np.asarray(picture)).all()
+
+
+def test_a_batch_of_bools_and_lists():
+    for bits in ([[True, False]], np.array([[True, False]]), [[1, 0]]):
+        assert helpers.to_batch(bits, np.int64(2)).tolist() == [[[1, 0]]]
+
+
+def test_a_batch_is_of_torchs_default_type():
+    try:
+        torch.set_default_dtype(torch.float64)
+        batch = helpers.to_batch([[0, 1, 3]], 4)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert batch.dtype == torch.float64 and batch.tolist() == [[[0, 1 / 3, 1]]]
 
 
 @pytest.mark.parametrize(
@@ -307,11 +701,15 @@ def test_sequence_that_does_not_fill_the_picture():
         ([0, 1], r"\(steps, input_size\)"),
         ([[[0, 1]]], r"\(steps, input_size\)"),
         ([[]], "none of them 0"),
+        ([[0, np.inf]], "values outside"),
+        ([[0], [0, 1]], "array of numbers"),
+        ([["0", "1"]], "array of numbers"),
+        (None, "array of numbers"),
     ],
 )
 def test_bad_sequence(sequence, message):
     with pytest.raises(helpers.LabError, match=message):
-        helpers.to_batch(np.array(sequence), 2)
+        helpers.to_batch(sequence, 2)
 
 
 BAD_LEVELS = [1, 0, -1, 2.0, True, "2", None]
@@ -347,6 +745,14 @@ def test_bit_planes_of_neighbouring_levels_differ_in_one_bit():
 def test_bit_planes_of_anything_but_bytes(sequence):
     with pytest.raises(helpers.LabError, match="made of bytes"):
         helpers.to_bit_planes(sequence)
+
+
+@pytest.mark.parametrize(
+    "bits", [np.ones((2, 7)), np.full((1, 8), 2), np.full((1, 8), 0.5), np.zeros(8), [[1], [0, 1]]]
+)
+def test_bytes_of_anything_but_bit_planes(bits):
+    with pytest.raises(helpers.LabError, match=r"Bit"):
+        helpers.from_bit_planes(bits)
 
 
 # Digits and MNIST
@@ -416,9 +822,9 @@ def test_no_mnist_says_both_ways(no_setting):
 
 
 def test_mnist_that_is_not_there(tmp_path, no_setting):
-    with pytest.raises(helpers.LabError, match=r"no MNIST at .*nowhere.*Set the environment variable"):
+    with pytest.raises(helpers.LabError, match=r"no file .*nowhere. Set the environment variable"):
         helpers.load_mnist(tmp_path / "nowhere")
-    with pytest.raises(helpers.LabError, match=r"train-images-idx3-ubyte is missing"):
+    with pytest.raises(helpers.LabError, match=r"no file .*train-images-idx3-ubyte. Set the"):
         helpers.load_mnist(tmp_path)
 
 
@@ -473,6 +879,29 @@ def test_damaged_npz(tmp_path, no_setting):
     np.savez_compressed(path, train_images=TRAINING_IMAGES, test_images=np.array([{}]))  # would need unpickling
     with pytest.raises(helpers.LabError, match="is damaged or is something else"):
         helpers.load_mnist(path)
+
+
+OTHER_FILES = {
+    "train-images-idx3-ubyte": idx(TRAINING_IMAGES),
+    "train-images-idx3-ubyte.gz": gzip.compress(idx(TRAINING_IMAGES)),
+    "mnist.csv": b"label,1x1\n5,0\n",
+    "mnist.parquet": b"PAR1" + bytes(20),
+    "mnist.pkl": pickle.dumps([TRAINING_IMAGES]),
+}
+
+
+@pytest.mark.parametrize(("name", "contents"), OTHER_FILES.items(), ids=OTHER_FILES)
+def test_other_files_than_mnists(tmp_path, no_setting, name, contents):
+    (tmp_path / name).write_bytes(contents)
+    with pytest.raises(helpers.LabError, match=r"something else than a folder of its files or an .npz") as raised:
+        helpers.load_mnist(tmp_path / name)
+    assert "pickle" not in str(raised.value)
+
+
+@pytest.mark.parametrize("source", ["~no_such_user/mnist.npz", "m" * 300, "a\0b"])
+def test_a_path_of_mnist_that_cannot_be_looked_at(no_setting, source):
+    with pytest.raises(helpers.LabError, match=r"cannot be looked at|names no file"):
+        helpers.load_mnist(source)
 
 
 @pytest.mark.parametrize("images", [TEST_IMAGES[:, :14], TEST_IMAGES.astype(float), TEST_IMAGES[0], TEST_IMAGES[:0]])
