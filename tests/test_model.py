@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -462,17 +463,20 @@ def test_a_name_as_long_as_names_may_be(tmp_path, build):
 def test_two_processes_write_the_same_file(tmp_path):
     code = """
 import sys, helpers
-path, size = sys.argv[1], int(sys.argv[2])
-model = helpers.GenModel(8, size)
-for _ in range(50):
-    helpers.save_model(model, path)
-    assert helpers.load_model(path).settings["input_size"] == 8
+model = helpers.GenModel(8, 32)
+for _ in range(30):
+    helpers.save_model(model, sys.argv[1])
+    assert helpers.load_model(sys.argv[1]).settings["input_size"] == 8
 """
-    path = tmp_path / "model.safetensors"
-    words = [sys.executable, "-c", code, str(path)]
-    writers = [subprocess.Popen([*words, size], cwd=Path(helpers.__file__).parent) for size in ("32", "64")]
-    assert [writer.wait() for writer in writers] == [0, 0]
-    assert helpers.load_model(path).settings["hidden_size"] in (32, 64)
+    path, model = tmp_path / "model.safetensors", helpers.GenModel(8, 64)
+    other = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=Path(helpers.__file__).parent)
+    sizes = set()
+    while not path.exists() and other.poll() is None:
+        time.sleep(0.01)
+    while other.poll() is None:
+        helpers.save_model(model, path)
+        sizes.add(helpers.load_model(path).settings["hidden_size"])
+    assert other.returncode == 0 and 64 in sizes
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
