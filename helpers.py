@@ -129,6 +129,7 @@ def reading(value, wanted, advice=""):
 @contextlib.contextmanager
 def written_whole(value, wanted):
     """Yields the path of an unfinished file beside `value`, which takes its place once all is written, or not at all.
+
     Folders that are missing are made; a link stays a link, and what it names is written. Raises LabError, the old file
     untouched, where it cannot be written. Of two processes that write the same file at once, the file of the one that
     ends last is there in the end, whole.
@@ -881,7 +882,7 @@ def load_model(path):
             raise LabError("It holds no settings of a model.")
         model = _built(settings.pop("model", "GenModel"), settings)  # the first files named no model
         dtypes = [weight.dtype for weight in weights.values() if weight.is_floating_point()]
-        model.to(dtypes[0] if dtypes else None)  # the masks too, which are not in the file
+        model.to(*dtypes[:1])  # the masks too, which are not in the file
         model.load_state_dict(weights, assign=True)
     return model.eval()
 
