@@ -16,11 +16,10 @@ is not what 60 seconds would give. A run that is interrupted or fails is not sto
 
 import argparse
 import concurrent.futures
-import csv
-import json
+import math
 import multiprocessing
-import os
 import platform
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -95,7 +94,7 @@ MODELS["joint-average"] = Entry(
 def processor():
     """The processor's name, as far as the system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in cpuinfo.open() if "model name" in line] if cpuinfo.exists() else []
+    names = re.findall(r"model name\s*:\s*(.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else []
     return names[0] if names else platform.processor()
 
 
@@ -176,15 +175,12 @@ def isolated(function, *arguments):
 
 
 def store(path, protocol, rows):
-    """Written whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("w", newline="") as file:
-        file.write(f"# {json.dumps(protocol)}\n")
-        writer = csv.writer(file)
-        writer.writerow(["seed", "seconds", "updates", "nats"])
-        writer.writerows(rows)
-    os.replace(unfinished, path)
+    """Written whole or not at all; where it cannot be written, the LabError holds what the runs have given."""
+    try:
+        helpers.write_table(path, protocol, ("seed", "seconds", "updates", "nats"), rows)
+    except helpers.LabError as error:
+        held = "\n".join(",".join(map(str, row)) for row in rows)
+        raise helpers.LabError(f"{error}\nThe runs gave (seed,seconds,updates,nats):\n{held}") from error
 
 
 def command(arguments):
@@ -240,16 +236,36 @@ def bench(arguments):
     return paths
 
 
+def number(kind, wanted, fits):
+    """For argparse: a number of this kind that fits, else an error that says what is wanted."""
+
+    def read(word):
+        try:
+            value = kind(word)
+        except ValueError:
+            value = kind(-1)  # no option takes it
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"it must be {wanted}, not {word}")
+        return value
+
+    return read
+
+
+SECONDS = number(float, "a number above 0", lambda value: 0 < value < math.inf)
+SIZE = number(int, "a whole number of at least 1", lambda value: value >= 1)
+SEED = number(int, "a whole number of at least 0, and below 2 ** 63", lambda value: 0 <= value < 2**63)
+
+
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
         "--model", nargs="+", choices=MODELS, default=list(RACE), help="one or more (default: the race)"
     )
     parser.add_argument("--data", choices=("mnist", "digits"), default="mnist")
-    parser.add_argument("--seconds", type=float, default=150, help="of training for each run (default: 150)")
-    parser.add_argument("--size", type=int, help="units, for models whose size is one number (default: the race's)")
+    parser.add_argument("--seconds", type=SECONDS, default=150, help="of training for each run (default: 150)")
+    parser.add_argument("--size", type=SIZE, help="units, for models whose size is one number (default: the race's)")
     parser.add_argument("--static", action="store_true", help="MNIST: binarise the training images once")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=SEED, nargs="+", default=[0])
     parser.add_argument("--validation", action="store_true", help="MNIST: measure on the validation images")
     parser.add_argument("--store", action="store_true", help="in data/benchmarks/, which the notes report")
     parser.add_argument("--mnist", help="a path, or 'download' (default: the environment variable PIXELRNN_MNIST)")

@@ -21,6 +21,7 @@ import json
 import math
 import numbers
 import os
+import secrets
 import sys
 import time
 import warnings
@@ -90,54 +91,131 @@ def choice(name, value, allowed):
 # ======================================================================================================================
 
 
+class NoFileError(LabError):
+    """There is no such file; anything else that keeps one from being read is a plain LabError."""
+
+
 def as_path(value, wanted):
     """`value`, a string or a path, as a Path whose ~ stands for the home folder; `wanted` says what it should name."""
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise LabError(f"{wanted} is wanted, as a path, not {type(value).__name__}.")
-    if str(value) in ("", ".") or "\0" in str(value):
+    if not str(value).strip() or str(value) == "." or "\0" in str(value):
         raise LabError(f"{wanted} is wanted, as a path; {str(value)!r} names no file.")
     try:
+        os.fsencode(value)  # letters that this system's names cannot have
         return Path(value).expanduser()
-    except RuntimeError as error:  # ~somebody, whose home is not known
-        raise LabError(f"The path {value} cannot be looked at: {error}") from error
+    except (RuntimeError, UnicodeEncodeError) as error:  # RuntimeError: ~somebody, whose home is not known
+        raise LabError(f"The path {_shortened(repr(value))} cannot be looked at: {error}") from error
 
 
 def existing(value, wanted, advice=""):
-    """`as_path` of something that is there and may be read, else a LabError that ends on `advice`."""
+    """`as_path` of a file or folder that is there and may be read, else a LabError (NoFileError where there is nothing)
+    that ends on `advice`."""
     path = as_path(value, wanted)
+    told = _shortened(path)
     try:
         path.stat()  # unlike exists(), it tells a missing file from one that cannot be looked at
         if not os.access(path, os.R_OK):
-            raise LabError(f"{path} may not be read by this user. Change its permissions, or read a copy.")
+            raise LabError(f"{told} may not be read by this user. Change its permissions, or read a copy.")
     except FileNotFoundError as error:
-        raise LabError(f"There is no file {path}. {advice}".rstrip()) from error
+        raise NoFileError(f"There is no file {told}. {advice}".rstrip()) from error
     except OSError as error:  # a name that is too long, a folder that is locked, a file where a folder should be
-        told = str(path) if len(str(path)) < 200 else f"{str(path)[:80]} ..."
-        raise LabError(f"{told} cannot be looked at: {error.strerror}. {advice}".rstrip()) from error
+        raise LabError(f"{told} cannot be looked at: {error.strerror or error}. {advice}".rstrip()) from error
     return path
+
+
+@contextlib.contextmanager
+def reading(value, wanted, advice=""):
+    """Yields the path of an `existing` file; whatever is raised while it is read becomes a LabError that says so."""
+    path = existing(value, wanted, advice)
+    if not path.is_file():
+        raise LabError(f"{_shortened(path)} is a folder or a device. {wanted} is wanted. {advice}".rstrip())
+    try:
+        yield path
+    except OSError as error:
+        raise LabError(f"{_shortened(path)} cannot be read: {error.strerror or error}. {advice}".rstrip()) from error
+    except Exception as error:  # there is no telling what a damaged file leads to
+        reason = _shortened(" ".join(str(error).split())).rstrip(".")
+        raise LabError(f"{_shortened(path)} is damaged or is something else: {reason}. {advice}".rstrip()) from error
 
 
 @contextlib.contextmanager
 def written_whole(value, wanted):
     """Yields the path of an unfinished file beside `value`, which takes its place once all is written, or not at all.
 
-    Raises LabError, the old file untouched, where it cannot be written. Two processes that write the same file at once
-    leave the file of one of them, whole.
+    Folders that are missing are made; a link stays a link, and what it names is written. Raises LabError, the old file
+    untouched, where it cannot be written. Of two processes that write the same file at once, the file of the one that
+    ends last is there in the end, whole.
     """
-    path = as_path(value, wanted)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    told = as_path(value, wanted)
+    path = Path(os.path.realpath(told))
+    # A name of its own, also among processes of several machines, and no longer than a name may be.
+    unfinished = path.parent / f"{path.name[:40]}.{secrets.token_hex(4)}.unfinished"
     try:
-        if path.is_dir():
-            raise IsADirectoryError(0, "there is a folder of that name")
+        if path.exists() and not path.is_file():
+            raise OSError(0, "there is a folder or a device of that name")
+        if path.exists() and not os.access(path, os.W_OK):  # it could be replaced all the same: that asks the folder
+            raise OSError(0, "the file that is there is write-protected")
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
         os.replace(unfinished, path)
-    except OSError as error:
-        kept = "Nothing was lost. Free some space, or name another place."
-        raise LabError(f"{path} cannot be written: {error.strerror or error}. {kept}") from error
+    except (OSError, UnicodeError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            reason = "a file stands where its folder should be"
+        kept = "Nothing was lost, and a file that was there is as it was. Free some space, or name another place."
+        raise LabError(f"{_shortened(told)} cannot be written: {reason}. {kept}") from error
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def plain(value):
+    """`value` as JSON keeps it: numpy's and torch's numbers and arrays as Python's, a path as its text, a tuple as a
+    list; anything else as it is."""
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [plain(one) for one in value]
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
+        return value.tolist()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def write_table(path, settings, names, rows):
+    """A CSV in UTF-8, whatever the locale: a comment with the settings as JSON, the names of the columns, the rows.
+
+    Raises LabError where it cannot be written, or a setting is none that JSON keeps; the old file then stays.
+    """
+    try:
+        head = json.dumps(settings)
+    except (TypeError, ValueError) as error:
+        advice = "Use Python's own numbers, texts and lists."
+        raise LabError(f"{path} is left as it is: its settings cannot be written ({error}). {advice}") from error
+    with (
+        written_whole(path, "A name for a CSV file") as unfinished,
+        unfinished.open("w", encoding="utf-8", newline="") as file,
+    ):
+        file.write(f"# {head}\n")
+        csv.writer(file).writerows([names, *rows])
+
+
+def read_table(path, advice="", labels=0):
+    """What `write_table` wrote: settings, names of the columns, and rows: the first `labels` columns as lists of text,
+    the others as numbers, (rows, columns - labels). Raises LabError, which ends on `advice`, where that cannot be."""
+    with reading(path, "A CSV file", advice) as path, path.open(encoding="utf-8-sig", newline="") as file:
+        settings = json.loads(file.readline().removeprefix("# "))  # -sig: Excel puts a mark before it
+        names, *rows = csv.reader(file, strict=True)
+        numbers = np.array([row[labels:] for row in rows], dtype=float)
+        if not isinstance(settings, dict) or numbers.shape != (len(rows), len(names) - labels):
+            raise ValueError("its first line holds no settings, or its rows are not of one length")
+    return settings, names, [row[:labels] for row in rows], numbers
+
+
+def _shortened(told, most=200):
+    """A path or text, cut where it is too long for a message."""
+    text = str(told)
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"
 
 
 # ======================================================================================================================
@@ -652,7 +730,8 @@ class GenModel(SequenceModel):
     ):
         super().__init__()
         input_size, hidden_size = whole("input_size", input_size), whole("hidden_size", hidden_size)
-        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        bidirectional = bool(choice("bidirectional", bidirectional, (False, True)))
+        if isinstance(dropout, bool) or not isinstance(dropout, int | float | np.number) or not 0 <= dropout < 1:
             raise LabError(f"dropout is a probability below 1, not {dropout!r}.")
         if choice("output", output, ("seq2seq", "seq2vec")) == "seq2vec":
             window = whole("window (of a seq2vec model)", window)
@@ -664,7 +743,7 @@ class GenModel(SequenceModel):
             "input_size": input_size,
             "hidden_size": hidden_size,
             "num_layers": whole("num_layers", num_layers),
-            "bidirectional": choice("bidirectional", bidirectional, (False, True)),
+            "bidirectional": bidirectional,
             "cell": choice("cell", cell, CELLS),
             "norm": choice("norm", norm, (None, "batch", "layer")),
             "dropout": float(dropout),
@@ -855,33 +934,67 @@ def _check_sequences(model, sequences):
         raise LabError("The sequence has values outside [0, 1], or NaN. `to_batch` scales a picture's values.")
 
 
+def _built(name, settings):
+    """The model of this series with that name and these settings, and new weights, on the CPU."""
+    import paper  # here, since paper imports this module
+
+    models = {model.__name__: model for model in (GenModel, *paper.MODELS)}
+    if name not in models:
+        raise LabError(f"{name!r} is none of the models of this series, {', '.join(models)}.")
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # so that what is drawn later is what it was
+        return models[name](**settings)
+
+
+def _structure(model):
+    """What a model's weights belong to: the kinds of its parts, by name, and the shape of each weight."""
+    kinds = [(type(part).__module__, type(part).__qualname__) for part in model.modules()]
+    return kinds, {name: weight.shape for name, weight in model.state_dict().items()}
+
+
 def save_model(model, path):
-    """The weights as safetensors, with the model's settings in the same file. Written whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
+    """The weights as safetensors, with the model's name and settings in the same file. Written whole or not at all.
+
+    model: one of this series (GenModel, or of paper.py), on any device and of any dtype. Of one that torch.compile or
+        DistributedDataParallel wraps, the model inside is saved.
+
+    Raises LabError, the old file untouched, where it cannot be written, or where `load_model` would not give it back.
+    """
+    while isinstance(model, nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
+    name = type(model).__name__
     try:
-        safetensors.torch.save_file(weights, unfinished, metadata={"settings": json.dumps(model.settings)})
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        settings = plain(getattr(model, "settings", {}))
+        if _structure(_built(name, settings)) != _structure(model):
+            raise LabError("It is no longer what its settings build.")
+        metadata = {"settings": json.dumps({"model": name, **settings})}  # one entry: several come in any order
+    except (AttributeError, TypeError, ValueError) as error:
+        advice = "safetensors.torch.save_model writes the weights of any model, without its settings."
+        raise LabError(f"save_model cannot keep this {name}: {error} Nothing was written. {advice}") from error
+    # Copies, since safetensors refuses weights that share their memory, as tied ones do.
+    weights = {
+        name: weight.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, weight in model.state_dict().items()
+    }
+    with written_whole(path, "A name for the weights file") as unfinished:
+        unfinished.write_bytes(safetensors.torch.save(weights, metadata))  # the file of save_file is its owner's alone
 
 
 def load_model(path):
-    """The model that `save_model` wrote, in evaluation mode. Raises LabError for a missing or damaged file."""
-    path = Path(path)
-    if not path.is_file():
-        raise LabError(f"There is no weights file {path}. Train a model and write it with save_model.")
-    try:
+    """The model that `save_model` wrote, on the CPU, in evaluation mode, of the dtype it had.
+
+    Raises LabError for a file that is missing, damaged or not to be read.
+    """
+    with reading(path, "A weights file", "Train a model and write it with save_model.") as path:
         with safetensors.safe_open(path, framework="pt") as file:
-            settings = json.loads((file.metadata() or {})["settings"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model = GenModel(**settings)
-        model.load_state_dict(weights)
-    except (safetensors.SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise LabError(f"{path} is damaged or is not one of GenModel's: {reason}. Train and save it again.") from error
+            settings = json.loads((file.metadata() or {}).get("settings", "null"))
+            # Copies, since these tensors lie in the file.
+            weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        if not isinstance(settings, dict):
+            raise LabError("It holds no settings of a model.")
+        model = _built(settings.pop("model", "GenModel"), settings)  # the first files named no model
+        dtypes = [weight.dtype for weight in weights.values() if weight.is_floating_point()]
+        model.to(*dtypes[:1])  # the masks too, which are not in the file
+        model.load_state_dict(weights, assign=True)
     return model.eval()
 
 
@@ -1477,51 +1590,49 @@ def save_curves(path, settings, curves, every=1):
     """Loss curves of several seeds as CSV: a comment with the settings, then curve, step and a column for each seed.
 
     curves: name -> {seed: losses}, those of a name of one length, a loss at each `every` steps.
+
+    Raises LabError, the old file untouched, for curves or settings that are not so, or a file that cannot be written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        file.write(f"# {json.dumps(settings)}\n")
-        writer = csv.writer(file)
-        seeds = list(next(iter(curves.values())))
-        writer.writerow(["curve", "step", *(f"seed {seed}" for seed in seeds)])
-        for name, losses in curves.items():
-            for step, values in enumerate(zip(*(losses[seed] for seed in seeds), strict=True)):
-                writer.writerow([name, step * every, *(f"{value:.4g}" for value in values)])
+    seeds = list(next(iter(curves.values()), ()))
+    rows = []
+    for name, losses in curves.items():
+        if set(losses) != set(seeds) or len({len(losses[seed]) for seed in seeds}) != 1:
+            raise LabError(f"The curves of {name!r} must be of the seeds {seeds}, and all of one length.")
+        for step, values in enumerate(zip(*(losses[seed] for seed in seeds), strict=True)):
+            rows.append([name, step * every, *(f"{value:.4g}" for value in values)])
+    if not rows:
+        raise LabError("There are no curves to save.")
+    write_table(path, settings, ["curve", "step", *(f"seed {seed}" for seed in seeds)], rows)
 
 
 def load_curves(path, settings):
-    """The reference curves, name -> (seeds, steps), or an empty dict (which says why) where they do not apply."""
-    path = Path(path)
-    if not path.is_file():
-        print(f"Not compared with reference curves: there is no file {path.name}. `make reference` draws them.")
+    """The reference curves, name -> (seeds, steps), or an empty dict (which says why) where they do not apply.
+
+    Raises LabError for a file that is there, but cannot be read or is damaged.
+    """
+    try:
+        stored, _, labels, numbers = read_table(path, "`make reference` draws the curves.", labels=1)
+    except NoFileError as error:
+        print(f"Not compared with the reference curves: {error}")
         return {}
-    stored, _, rows = _read_table(path)
-    settings = json.loads(json.dumps(settings))  # as they come back from a file: a tuple as a list
+    # As they come back from a file; what JSON does not keep is of no reference.
+    settings = json.loads(json.dumps(plain(settings), default=repr))
     if stored != settings:
         changed = ", ".join(
-            f"{key} is {settings.get(key)!r}, not {stored.get(key)!r}"
+            f"{key} is {_shortened(repr(settings.get(key)))}, not {_shortened(repr(stored.get(key)))}"
             for key in {**stored, **settings}
             if settings.get(key) != stored.get(key)
         )
         print(f"Not compared with the reference curves: {changed}.")
         return {}
-    names = dict.fromkeys(row[0] for row in rows)  # in the order of the file
-    return {name: np.array([row[2:] for row in rows if row[0] == name], dtype=float).T for name in names}
+    names = [name for (name,) in labels]
+    return {name: numbers[[one == name for one in names], 1:].T for name in dict.fromkeys(names)}  # in the file's order
 
 
 def load_benchmark(path):
     """What `make bench` stored: its protocol (a dict) and its table, name of a column -> numbers, numpy."""
-    protocol, names, rows = _read_table(Path(path))
-    return protocol, dict(zip(names, np.array(rows, dtype=float).T, strict=True))
-
-
-def _read_table(path):
-    """A CSV of ours: the settings in its first line, the names of its columns, its rows."""
-    with path.open() as file:
-        settings = json.loads(file.readline().removeprefix("# "))
-        names, *rows = csv.reader(file)
-    return settings, names, rows
+    protocol, names, _, numbers = read_table(path, "`make bench` stores such files.")
+    return protocol, dict(zip(names, numbers.T, strict=True))
 
 
 def fraction_on_pace(losses, reference, factor=2.0, floor=0.0):

@@ -28,6 +28,7 @@ from helpers import (
     _at_least_float32,
     _check_sequences,
     choice,
+    plain,
     whole,
 )
 
@@ -41,8 +42,10 @@ class PixelModel(SequenceModel):
 
     reads, predicts, levels, joint, streams, window = "values", "bits", 2, True, True, None
 
-    def __init__(self, columns, channels=1):
+    def __init__(self, columns, channels=1, **settings):
+        """settings: a model's own, by which a file that keeps it builds it again."""
         super().__init__()
+        self.settings = plain({"columns": columns, "channels": channels, **settings})
         self.columns, self.channels = whole("columns", columns), whole("channels", channels)
         self.input_size = self.columns * self.channels
 
@@ -313,6 +316,9 @@ class DiagonalBiLSTM(nn.Module):
         return x + call(self.up, left + right)
 
 
+LAYERS = {"RowLSTM": RowLSTM, "DiagonalBiLSTM": DiagonalBiLSTM}
+
+
 # ======================================================================================================================
 # The models
 # ======================================================================================================================
@@ -321,11 +327,12 @@ class DiagonalBiLSTM(nn.Module):
 class PixelRNN(PixelModel):
     """The paper's table 1: a 7 x 7 convolution with mask A, recurrent layers, two 1 x 1 convolutions with mask B.
 
-    layer: RowLSTM or DiagonalBiLSTM. features: h of the paper. layers: how many.
+    layer: RowLSTM or DiagonalBiLSTM, or its name. features: h of the paper. layers: how many.
     """
 
     def __init__(self, columns, layer, features, layers, channels=1):
-        super().__init__(columns, channels)
+        layer = LAYERS[choice("layer", layer, LAYERS)] if isinstance(layer, str) else layer
+        super().__init__(columns, channels, layer=layer.__name__, features=features, layers=layers)
         width = 2 * _grouped(features, channels)
         self.first = MaskedConv("A", channels, width, (7, 7), channels)
         self.layers = nn.ModuleList(layer(features, channels) for _ in range(whole("layers", layers)))
@@ -346,7 +353,7 @@ class PixelCNN(PixelModel):
     """
 
     def __init__(self, columns, features, layers, last, channels=1):
-        super().__init__(columns, channels)
+        super().__init__(columns, channels, features=features, layers=layers, last=last)
         width = 2 * _grouped(features, channels)
         self.first = MaskedConv("A", channels, width, (7, 7), channels)
         sizes = ((width, features, (1, 1)), (features, features, (3, 3)), (features, width, (1, 1)))
@@ -423,7 +430,7 @@ class GatedPixelCNN(PixelModel):
     """
 
     def __init__(self, columns, features, layers, last, channels=1):
-        super().__init__(columns, channels)
+        super().__init__(columns, channels, features=features, layers=layers, last=last)
         _grouped(features, channels)
         self.vertical = VerticalStack(features, whole("layers", layers), channels)
         kinds = [("A", channels, 2 * features, (1, 7)), *[("B", features, 2 * features, (1, 3))] * layers]
@@ -493,7 +500,7 @@ class MADE(PixelModel):
     own, which hear all values before it. Its pictures have a fixed number of rows."""
 
     def __init__(self, rows, columns, units, channels=1):
-        super().__init__(columns, channels)
+        super().__init__(columns, channels, rows=rows, units=units)
         shape = whole("rows", rows), columns, channels
         self.hidden = Everywhere(*shape, 1, whole("units", units), own=False)
         self.out = Everywhere(*shape, units, 1, own=True)
@@ -518,19 +525,22 @@ class Average(SequenceModel):
 
     The mean of logits is a geometric mean of probabilities, scaled to sum to 1 for each value; its nats are at most the
     mean of the members' (log-sum-exp is convex). Members differ by their first weights; they see the same batches.
+
+    models: GenModels, or the settings of each.
     """
 
     ALIKE = ("input_size", "reads", "predicts", "levels", "window", "streams", "causal", "joint")
 
     def __init__(self, models):
         super().__init__()
-        self.models = nn.ModuleList(models)
+        self.models = nn.ModuleList(GenModel(**model) if isinstance(model, dict) else model for model in models)
         joint = all(isinstance(model, GenModel) and model.joint for model in self.models)
         alike = {tuple(getattr(model, name) for name in self.ALIKE) for model in self.models if joint}
         if len(alike) != 1:
             raise LabError("An average is of one or more GenModels with a joint head that read and predict alike.")
         for name, value in zip(self.ALIKE, alike.pop(), strict=True):
             setattr(self, name, value)
+        self.settings = {"models": [model.settings for model in self.models]}
 
     def teacher_forced(self, sequences):
         """Outputs for every step, each from the true values before it: (batch, steps, ...)."""
@@ -559,3 +569,6 @@ class Average(SequenceModel):
             return torch.stack([member(place, told) for member in members]).mean(0)  # -> (batch, levels or 1)
 
         return self.one_by_one(output_at, features[0], temperature)
+
+
+MODELS = (PixelRNN, PixelCNN, GatedPixelCNN, MADE, Average)  # which a file may hold, see helpers.save_model

@@ -118,7 +118,15 @@ def test_an_interrupt_between_two_runs_keeps_the_first(place, monkeypatch, capsy
 
 @pytest.mark.parametrize(
     "words",
-    [["--data", "digits", "--static"], ["--size", "4"], ["--model", "nothing"], ["--size", "4", "--model", "pixelcnn"]],
+    [
+        *(["--model", "joint", "--size", word] for word in ("0", "-3", "1.5", "nan", "many", "\u00b2")),
+        *(["--seconds", word] for word in ("0", "-1", "nan", "inf", "ten")),
+        *(["--seeds", word] for word in ("-1", "0.5", str(2**64))),
+        ["--data", "digits", "--static"],
+        ["--size", "4"],
+        ["--model", "nothing"],
+        ["--size", "4", "--model", "pixelcnn"],
+    ],
     ids=str,
 )
 def test_what_cannot_be_asked_for_is_told(place, words):
@@ -131,3 +139,25 @@ def test_without_mnist_it_says_what_to_do(place, monkeypatch):
     monkeypatch.delenv("PIXELRNN_MNIST")
     with pytest.raises(SystemExit, match=r"not part of this project\. Set the environment variable"):
         bench.main(SMALL)
+
+
+def test_a_size_that_is_no_size_is_told(place, capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["--model", "joint", "--size", "0"])
+    assert "--size: it must be a whole number of at least 1, not 0" in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_stored_what_was_found_is_told(tmp_path):
+    path = tmp_path / "results" / "digits.csv"
+    bench.store(path, {"model": "joint \u2192"}, [(0, 0.5, 7, 20.5)])
+    old = path.read_bytes()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        helpers.LabError, match=r"file stands where its folder should be[^$]*\n1,0.5,8,20.25\n2,0.5,9,20.0"
+    ):
+        bench.store(tmp_path / "file" / path.name, {}, [(1, 0.5, 8, 20.25), (2, 0.5, 9, 20.0)])
+    with pytest.raises(helpers.LabError, match=r"settings cannot be written[^$]*\n1,0.5,8,20.25"):
+        bench.store(path, {"model": helpers}, [(1, 0.5, 8, 20.25)])
+    assert path.read_bytes() == old and list(path.parent.iterdir()) == [path]
+    protocol, table = helpers.load_benchmark(path)
+    assert protocol == {"model": "joint \u2192"} and table["updates"].tolist() == [7]

@@ -2,6 +2,10 @@
 
 import itertools
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import IPython.display
 import numpy as np
@@ -171,6 +175,125 @@ def test_settings_may_hold_a_tuple(tmp_path, capsys):
     helpers.save_curves(path, settings, {"loss": {0: [1.0]}})
     assert helpers.load_curves(path, settings)["loss"].tolist() == [[1.0]]
     assert capsys.readouterr().out == ""
+
+
+# What a reader may choose, and what a file holds
+CHOSEN = [
+    ({"size": np.int64(8), "rate": np.float32(0.5)}, {"size": 8, "rate": 0.5}),
+    ({"sizes": np.arange(2), "seeds": range(2)}, {"sizes": [0, 1], "seeds": [0, 1]}),
+    ({"image": Path("mine.png"), "rates": {1: np.True_}}, {"image": "mine.png", "rates": {"1": True}}),
+]
+
+
+@pytest.mark.parametrize(("settings", "as_stored"), CHOSEN)
+def test_chosen_settings_are_compared_as_a_file_holds_them(tmp_path, capsys, settings, as_stored):
+    path = tmp_path / "curves.csv"
+    helpers.save_curves(path, as_stored, {"loss": {0: [1.0]}})
+    assert helpers.load_curves(path, settings)["loss"].tolist() == [[1.0]]
+    helpers.save_curves(path, {"image": "camera"}, {"loss": {0: [1.0]}})
+    assert helpers.load_curves(path, settings) == {}
+    assert capsys.readouterr().out.startswith("Not compared with the reference curves: image is ")
+
+
+@pytest.mark.parametrize("value", [print, {1}, 1j, np.zeros((99, 99)), object(), torch.zeros(2)], ids=type)
+def test_settings_that_no_file_holds_are_not_those_of_the_reference(tmp_path, capsys, value):
+    path = tmp_path / "curves.csv"
+    helpers.save_curves(path, {"image": "camera"}, {"loss": {0: [1.0]}})
+    assert helpers.load_curves(path, {"image": value}) == {}
+    printed = capsys.readouterr().out
+    assert printed.startswith("Not compared with the reference curves: image is ") and len(printed) < 400
+
+
+@pytest.mark.parametrize(
+    ("settings", "curves", "said"),
+    [
+        ({"size": np.int64(8)}, {"a": {0: [1.0]}}, "settings cannot be written .*int64"),
+        ({"image": Path("mine.png")}, {"a": {0: [1.0]}}, "settings cannot be written"),
+        ({}, {"a": {0: [1.0], 1: [1.0, 2.0]}}, "curves of 'a' must be .* of one length"),
+        ({}, {"a": {0: [1.0]}, "b": {1: [1.0]}}, r"curves of 'b' must be of the seeds \[0\]"),
+        ({}, {"a": {}}, "curves of 'a'"),
+        ({}, {"a": {0: []}}, "no curves"),
+        ({}, {}, "no curves"),
+        ({}, {"\ud800": {0: [1.0]}}, "cannot be written"),
+    ],
+)
+def test_curves_that_cannot_be_saved_leave_the_old_file(tmp_path, settings, curves, said):
+    path = tmp_path / "curves.csv"
+    helpers.save_curves(path, {"size": 8}, {"a": {0: [1.0, 0.5]}})
+    old = path.read_bytes()
+    with pytest.raises(helpers.LabError, match=said):
+        helpers.save_curves(path, settings, curves)
+    assert path.read_bytes() == old and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["a, b", 'say "row"', "two\nlines", "two\r\nlines", "row \u2192 row", "#", " "])
+def test_curves_may_have_any_name(tmp_path, name):
+    path = tmp_path / "curves.csv"
+    helpers.save_curves(path, {"name": name}, {name: {0: [1.0, 0.5]}})
+    assert {key: curve.tolist() for key, curve in helpers.load_curves(path, {"name": name}).items()} == {
+        name: [[1.0, 0.5]]
+    }
+
+
+def test_tables_are_utf_8_whatever_the_locale(tmp_path):
+    """Also where Python takes the locale's encoding: ASCII here, cp1252 on Windows."""
+    code = (
+        "import sys, helpers; given = {'\\u2192': {0: [1.0]}}; helpers.save_curves(sys.argv[1], {}, given);"
+        "print(ascii(list(helpers.load_curves(sys.argv[1], {}))))"
+    )
+    path = tmp_path / "curves.csv"
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        cwd=Path(helpers.__file__).parent,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout == "['\\u2192']\n" and "\u2192,0,1" in path.read_text(encoding="utf-8")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as Excel saves it
+    assert list(helpers.load_curves(path, {})) == ["\u2192"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x89PNG\r\n\x1a\n\0\0",
+        b"# {}\n",
+        b"# {}\na,b,c\n",
+        b"# []\na,b,c\nx,0,1\n",
+        b"a,b,c\nx,0,1\n",
+        b"# {}\na,b,c\nx,0,1\nx,1\n",
+        b"# {}\na,b,c\nx,0,one\n",
+        b"# {}\na,b,c\n\xfc,0,1\n",
+        b"# {}\na,b\nx,0,1\n",
+    ],
+)
+@pytest.mark.parametrize("load", [lambda path: helpers.load_curves(path, {}), helpers.load_benchmark])
+def test_damaged_tables(tmp_path, content, load):
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with pytest.raises(helpers.LabError, match=r"table.csv is damaged or is something else: .*`make \w+`"):
+        load(path)
+
+
+def test_tables_that_are_not_there(tmp_path, capsys):
+    assert helpers.load_curves(tmp_path / "none.csv", {}) == {}
+    assert capsys.readouterr().out.startswith("Not compared with the reference curves: There is no file ")
+    with pytest.raises(helpers.LabError, match=r"There is no file .*none.csv\. `make bench`"):
+        helpers.load_benchmark(tmp_path / "none.csv")
+    (tmp_path / "file").write_text("")
+    for load in (lambda path: helpers.load_curves(path, {}), helpers.load_benchmark):
+        for value, said in {
+            tmp_path: "is a folder",
+            tmp_path / "file" / "c.csv": "cannot be looked at",
+            "n" * 300: "cannot be looked at",
+            None: "is wanted",
+            b"c.csv": "is wanted",
+        }.items():
+            with pytest.raises(helpers.LabError, match=said):
+                load(value)
 
 
 def falling(time):

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -471,3 +472,70 @@ def test_made_has_a_fixed_number_of_rows():
         helpers.nats(model_of("made"), bits(1, ROWS + 1, COLUMNS))
     with pytest.raises(helpers.LabError, match="5 rows"):
         helpers.generate(model_of("made"), ROWS + 1)
+
+
+# The disk
+
+
+def kept(model, path):
+    """The model as it comes back from a file that says all that is needed."""
+    helpers.save_model(model, path)
+    loaded = helpers.load_model(path)
+    assert type(loaded) is type(model) and loaded.settings == model.settings
+    assert type(model)(**model.settings).settings == model.settings
+    return loaded
+
+
+@every_model
+@colours
+def test_saved_model_is_loaded_back(tmp_path, name, channels):
+    model = model_of(name, channels)
+    loaded, sequences = kept(model, tmp_path / "model.safetensors"), bits(3, ROWS, COLUMNS * channels)
+    assert torch.equal(loaded.teacher_forced(sequences), model.teacher_forced(sequences))
+    for ours, theirs in zip(helpers.generate(loaded, ROWS), helpers.generate(model, ROWS), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_saved_average_is_loaded_back(tmp_path):
+    model = Average([helpers.GenModel(COLUMNS, *size, head="joint", levels=5) for size in ((3, 1), (np.int64(6), 2))])
+    loaded, sequences = kept(model.eval(), tmp_path / "model.safetensors"), bits(3, ROWS, COLUMNS)
+    assert torch.equal(loaded.teacher_forced(sequences), model.teacher_forced(sequences))
+
+
+def test_loading_needs_no_import_of_paper(tmp_path, monkeypatch):
+    helpers.save_model(model_of("row"), tmp_path / "model.safetensors")
+    monkeypatch.delitem(sys.modules, "paper")
+    assert type(helpers.load_model(tmp_path / "model.safetensors")).__name__ == "PixelRNN"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@every_model
+def test_dtype_is_kept(tmp_path, name, dtype):
+    model = model_of(name).to(dtype)
+    loaded, sequences = kept(model, tmp_path / "model.safetensors"), bits(3, ROWS, COLUMNS).to(dtype)
+    assert {one.dtype for one in (*loaded.parameters(), *loaded.buffers())} == {dtype}
+    assert torch.equal(loaded.teacher_forced(sequences), model.teacher_forced(sequences))
+
+
+@pytest.mark.parametrize("name", ["PixelRNN", "PixelCNN", "GatedPixelCNN", "MADE"])
+def test_numpy_settings_are_kept_as_plain_ones(tmp_path, name):
+    arguments = {
+        "PixelRNN": {"layer": RowLSTM, "features": 6, "layers": 2},
+        "PixelCNN": {"features": 6, "layers": 2, "last": 12},
+        "GatedPixelCNN": {"features": 6, "layers": 2, "last": 12},
+        "MADE": {"rows": 3, "units": 4},
+    }[name] | {"columns": 4, "channels": 3}
+    numpys = {key: np.int64(value) if isinstance(value, int) else value for key, value in arguments.items()}
+    loaded = kept(getattr(paper, name)(**numpys), tmp_path / "model.safetensors")
+    assert {type(value) for value in loaded.settings.values()} <= {int, str}
+
+
+def test_a_layer_of_the_readers_own_is_not_passed_off_as_ours(tmp_path):
+    mine = type("MyLSTM", (RowLSTM,), {})
+    same_name = type("RowLSTM", (RowLSTM,), {})
+    for layer, said in ((mine, "layer must be one of 'RowLSTM', 'DiagonalBiLSTM'"), (same_name, "no longer what")):
+        with pytest.raises(helpers.LabError, match=said):
+            helpers.save_model(PixelRNN(COLUMNS, layer, 6, 1), tmp_path / "model.safetensors")
+    with pytest.raises(helpers.LabError, match="layer must be one of"):
+        PixelRNN(COLUMNS, "LSTM", 6, 1)
+    assert not any(tmp_path.iterdir())
