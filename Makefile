@@ -5,6 +5,7 @@ PIP_ARGS ?=
 NB ?=
 IMAGE ?=
 BENCH ?=
+PROCESSES ?= 1
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -28,8 +29,9 @@ reference: $(READY)
 	@$(BIN)/python series.py reference $(if $(NB),--notebook $(NB))
 
 # The race: nats after some seconds, e.g. BENCH="--model joint --seconds 900"; PIXELRNN_MNIST says where MNIST is.
+# PROCESSES=2 trains each model on batches split over two processes.
 bench: $(READY)
-	@$(BIN)/python bench.py $(BENCH)
+	@$(BIN)/python $(if $(filter-out 1,$(PROCESSES)),-m torch.distributed.run --standalone --nproc_per_node=$(PROCESSES)) bench.py $(BENCH)
 
 # The outputs that the notebooks carry.
 stored: $(READY)
