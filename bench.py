@@ -1,6 +1,9 @@
 """Trains models for a budget of seconds and stores what they reach on held-out pictures: `make bench`.
 
     python bench.py --seconds 150 [--model joint made ...] [--data digits] [--static] [--seeds 0 1 2] [--store]
+    python -m torch.distributed.run --nproc_per_node=2 bench.py ...     # each model on batches split over two processes
+    python bench.py --members --seeds 0 ...                             # one member of an average; another elsewhere
+    python bench.py --average build/*_member*.safetensors               # once all of them are here
 
 The race: every model trains for the same seconds on all cores this process may use, one after another, each in a
 process of its own, and is measured at four points of its budget. Time is that of training alone. Protocols:
@@ -12,12 +15,18 @@ machine and what else was measured, then seed, seconds, updates and nats for eac
 are a mean over the seeds; nats of training images (as many as are measured, binarised as in training), memory and speed
 of drawing are the last seed's. The learning rate falls over the whole budget, so that what stands at 60 of 150 seconds
 is not what 60 seconds would give. A run that is interrupted or fails is not stored; those before it are.
+
+A member of an average is trained alone, anywhere; its weights are stored beside a table of its own. All members hold
+out the same digits, so that none has learned from what the average is measured on. The average's table has a row for
+each member that joins, with the seconds and updates of all so far.
 """
 
 import argparse
 import concurrent.futures
+import itertools
 import math
 import multiprocessing
+import os
 import platform
 import re
 import sys
@@ -98,8 +107,13 @@ def processor():
     return names[0] if names else platform.processor()
 
 
-def peak_memory():
-    """The most memory this process has held so far, MB; None where the system does not tell."""
+def peak_memory(device):
+    """The most memory this process has held so far (on a GPU: the GPU's), MB; None where the system does not tell, and
+    in one of several processes, which runs one model after another."""
+    if helpers.process()[1] > 1:
+        return None
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     try:
         import resource
     except ImportError:
@@ -113,24 +127,26 @@ def pictures(arguments, seed):
         training, validation, test = helpers.binarized_mnist(arguments.mnist, arguments.static)
         return training, validation if arguments.validation else test
     digits = torch.tensor(helpers.load_digits() >= 8, dtype=torch.float32)
-    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0 if arguments.members else seed))
     return digits[order[:-500]], digits[order[-500:]]
 
 
 def run(arguments, name, seed):
     """One training: rows of seed, seconds, updates, nats, and what else was measured; or None if it was interrupted."""
     helpers.use_all_cores()
-    entry = MODELS[name]
+    entry, device = MODELS[name], helpers.choose_device(arguments.device)
     training, measured = pictures(arguments, seed)
     prepare = torch.bernoulli if arguments.data == "mnist" and not arguments.static else lambda batch: batch
-    held_before, most = peak_memory(), []
+    held_before, most = peak_memory(device), []
 
     def probe(model):
-        most.append(peak_memory())  # that of measuring comes after the first look, and is not counted
+        most.append(peak_memory(device))  # that of measuring comes after the first look, and is not counted
         return {"nats": helpers.nats(model, entry.sequences(measured)).mean()}
 
     torch.manual_seed(seed)
-    model = entry.build(*measured.shape[1:], arguments.size or entry.size)
+    model = entry.build(*measured.shape[1:], arguments.size or entry.size).to(device)
+    if arguments.members:
+        paper.Average([model])  # a model that cannot be averaged is told before it is trained
     try:
         history = helpers.train(
             model,
@@ -151,7 +167,8 @@ def run(arguments, name, seed):
     ]
     learned = helpers.nats(model, entry.sequences(prepare(training[: len(measured)]))).mean()
     started = time.perf_counter()
-    helpers.generate(model, entry.sequences(measured[:1]).shape[1], batch=DRAWN, temperature=1.0)
+    drawn, _ = helpers.generate(model, entry.sequences(measured[:1]).shape[1], batch=DRAWN, temperature=1.0)
+    drawn.cpu()  # a GPU is waited for
     also = {
         "nats of training images": round(float(learned), 3),
         "parameters": sum(weight.numel() for weight in model.parameters()),
@@ -160,7 +177,10 @@ def run(arguments, name, seed):
         "training images": len(training),
         "measured images": len(measured),
         "threads": torch.get_num_threads(),
+        "processes": helpers.process()[1],
     }
+    if arguments.members and helpers.process()[0] == 0:
+        helpers.save_model(model, path_of(arguments, name, [seed]).with_suffix(".safetensors"))
     print(
         f"{name}, seed {seed}: {rows[-1][3]} nats per image after {rows[-1][1]} s, {rows[-1][2]:,} updates", flush=True
     )
@@ -168,7 +188,9 @@ def run(arguments, name, seed):
 
 
 def isolated(function, *arguments):
-    """The same in a process of its own, so that its memory is its own too."""
+    """The same in a process of its own, so that its memory is its own too; in this one where several train together."""
+    if helpers.process()[1] > 1:
+        return function(*arguments)
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
@@ -185,41 +207,57 @@ def store(path, protocol, rows):
 
 def command(arguments):
     """What to type to run this again, where MNIST lies left out."""
-    words = [f"--model {' '.join(arguments.model)} --data {arguments.data} --seconds {arguments.seconds:g}"]
-    words += [f"--size {arguments.size}"] if arguments.size else []
-    words += [f"--seeds {' '.join(map(str, arguments.seeds))}"]
-    words += [f"--{flag}" for flag in ("static", "validation", "store") if getattr(arguments, flag)]
-    return f"python bench.py {' '.join(words)}"
+    if arguments.average:
+        words = [f"--average {' '.join(Path(path).name for path in arguments.average)}"]
+    else:
+        words = [f"--model {' '.join(arguments.model)} --data {arguments.data} --seconds {arguments.seconds:g}"]
+        words += [f"--size {arguments.size}"] if arguments.size else []
+        words += [f"--seeds {' '.join(map(str, arguments.seeds))}"]
+    words += [f"--device {arguments.device}"] if arguments.device != "auto" else []
+    words += [f"--{flag}" for flag in ("static", "validation", "members", "store") if getattr(arguments, flag)]
+    launcher = ""
+    if helpers.process()[1] > 1:
+        nodes, of_a_node = (os.environ.get(f"{name}_WORLD_SIZE", 1) for name in ("GROUP", "LOCAL"))
+        launcher = f"-m torch.distributed.run --nnodes={nodes} --nproc_per_node={of_a_node} "
+    return f"python {launcher}bench.py {' '.join(words)}"
 
 
-def bench(arguments):
-    """Run all models with all seeds; returns the paths of what was stored."""
+def path_of(arguments, name, seeds):
+    """Where the result of a model is stored; of a member of an average, or of several, the name tells which."""
     kind = {"digits": "fixed", "mnist": "static" if arguments.static else "dynamic"}[arguments.data]
+    size = arguments.size or MODELS[name].size
+    told = "-".join(map(str, size)) if isinstance(size, tuple) else size
+    end = "_validation" if arguments.validation else ""
+    end += f"_member{seeds[0]}" if arguments.members else ""
+    folder = helpers.DATA / "benchmarks" if arguments.store else ROOT / "build"
+    return folder / f"{arguments.data}_{name}_{told}_{kind}_{arguments.seconds:g}s{end}.csv"
+
+
+def bench(arguments, device):
+    """Run all models with all seeds; returns the paths of what was stored."""
     held_out = "validation" if arguments.validation else "test"
     if arguments.data == "mnist":
         helpers.load_mnist(arguments.mnist)  # here, so that a path that is wrong is told before anything is started
     paths = []
-    for name in arguments.model:
-        entry, stored = MODELS[name], []
-        size = arguments.size or entry.size
+    stored_together = [[seed] for seed in arguments.seeds] if arguments.members else [arguments.seeds]
+    for name, seeds in itertools.product(arguments.model, stored_together):
+        entry, stored, path = MODELS[name], [], path_of(arguments, name, seeds)
         protocol = {
             "command": command(arguments),
             "model": name,
-            "size": size,
+            "size": arguments.size or entry.size,
             "data": arguments.data,
-            "binarised": kind,
+            "binarised": {"digits": "fixed", "mnist": "static" if arguments.static else "dynamic"}[arguments.data],
             "budget": arguments.seconds,
             "unit": f"nats per image, mean over the {held_out} images",
             **entry.recipe,
-            "processor": processor(),
+            "bfloat16": entry.recipe.get("bfloat16", False) and helpers.has_bfloat16(device),
+            "device": device.type,
+            "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
             "torch": torch.__version__,
             "date": time.strftime("%Y-%m-%d"),
         }
-        folder = helpers.DATA / "benchmarks" if arguments.store else ROOT / "build"
-        told = "-".join(map(str, size)) if isinstance(size, tuple) else size
-        split = "_validation" if arguments.validation else ""
-        path = folder / f"{arguments.data}_{name}_{told}_{kind}_{arguments.seconds:g}s{split}.csv"
-        for seed in arguments.seeds:
+        for seed in seeds:
             try:
                 done = isolated(run, arguments, name, seed)
             except KeyboardInterrupt:
@@ -231,7 +269,8 @@ def bench(arguments):
             stored += rows
             lasts = {row[0]: row[2] / max(row[1], arguments.seconds) for row in stored}.values()  # updates a second
             speed = sum(lasts) / len(lasts) * entry.recipe["batch_size"]
-            store(path, {**protocol, **also, "images per second": round(speed, 1)}, stored)
+            if helpers.process()[0] == 0:
+                store(path, {**protocol, **also, "images per second": round(speed, 1)}, stored)
             paths += [path] if path not in paths else []
     return paths
 
@@ -256,6 +295,45 @@ SIZE = number(int, "a whole number of at least 1", lambda value: value >= 1)
 SEED = number(int, "a whole number of at least 0, and below 2 ** 63", lambda value: 0 <= value < 2**63)
 
 
+ALIKE = ("model", "size", "data", "binarised", "budget", "unit", "training images", "measured images")  # in an average
+OWN = ("command", "device", "processor", "processes", "threads", "torch", "date")  # told of each of its members
+
+
+def average(arguments, device):
+    """Measures the average of saved members on what all of them held out, and stores it; returns the path."""
+    models, protocols, rows, told = [], [], [], []
+    for weights in arguments.average:
+        protocol, table = helpers.load_benchmark(
+            helpers.existing(Path(weights).with_suffix(".csv"), "A member's table", "Copy it here with its weights.")
+        )
+        models.append(helpers.load_model(weights).to(device))
+        protocols.append(protocol)
+        seed, seconds, updates, nats = (table[column][-1].item() for column in ("seed", "seconds", "updates", "nats"))
+        told.append({"seed": int(seed), "seconds": seconds, "updates": int(updates), "nats": nats})
+        told[-1] |= {key: protocol[key] for key in OWN}
+    different = [key for key in ALIKE if any(protocol[key] != protocols[0][key] for protocol in protocols)]
+    if different:
+        raise helpers.LabError(f"Members of an average are trained alike; these differ in {', '.join(different)}.")
+    seeds = [member["seed"] for member in told]
+    if len(set(seeds)) < len(seeds):
+        raise helpers.LabError(f"Members of an average have different seeds; these have {', '.join(map(str, seeds))}.")
+    shared = {key: protocols[0][key] for key in ALIKE}
+    asked = {"data": shared["data"], "static": False, "validation": "validation" in shared["unit"], "members": True}
+    _, measured = pictures(argparse.Namespace(mnist=arguments.mnist, **asked), seeds[0])
+    for count in range(1, len(models) + 1):
+        joined = paper.Average(models[:count])
+        nats = helpers.nats(joined, MODELS[shared["model"]].sequences(measured)).mean()
+        seconds, updates = (sum(member[key] for member in told[:count]) for key in ("seconds", "updates"))
+        rows.append((seeds[count - 1], round(seconds, 1), updates, round(float(nats), 3)))
+        print(f"{count} averaged, together {seconds:.1f} s: {nats:.3f} nats per image", flush=True)
+    stem = Path(arguments.average[0]).stem.removesuffix(str(seeds[0])) + "s" + "-".join(map(str, seeds))
+    path = (helpers.DATA / "benchmarks" if arguments.store else ROOT / "build") / f"{stem}.csv"
+    parameters = sum(weight.numel() for weight in joined.parameters())
+    if helpers.process()[0] == 0:
+        store(path, {"command": command(arguments), **shared, "parameters": parameters, "members": told}, rows)
+    return path
+
+
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
@@ -269,17 +347,25 @@ def main(words=None):
     parser.add_argument("--validation", action="store_true", help="MNIST: measure on the validation images")
     parser.add_argument("--store", action="store_true", help="in data/benchmarks/, which the notes report")
     parser.add_argument("--mnist", help="a path, or 'download' (default: the environment variable PIXELRNN_MNIST)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument("--members", action="store_true", help="each seed is a member of an average: store its weights")
+    parser.add_argument("--average", nargs="+", metavar="WEIGHTS", help="measure the average of stored members")
     arguments = parser.parse_args(words)
     if arguments.data == "digits" and (arguments.static or arguments.validation):
         parser.error("--static and --validation are of MNIST.")
     if arguments.size and any(isinstance(MODELS[name].size, tuple) for name in arguments.model):
         parser.error("--size is for models whose size is one number; name them with --model.")
+    given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
+    if arguments.average and given - {"average", "device", "store", "mnist"}:
+        parser.error("--average takes all but --device, --store and --mnist from the members.")
     try:
-        paths = bench(arguments)
+        device = helpers.choose_device(arguments.device)
+        with helpers.several_processes(device):
+            paths = [average(arguments, device)] if arguments.average else bench(arguments, device)
+            for path in paths:
+                print(f"Stored in {path.relative_to(ROOT)}.")
     except helpers.LabError as error:
         sys.exit(str(error))
-    for path in paths:
-        print(f"Stored in {path.relative_to(ROOT)}.")
 
 
 if __name__ == "__main__":

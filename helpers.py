@@ -14,6 +14,7 @@ Source of the experiments: "PixelRNN, image generation with RNN (lab note 1: mod
 import contextlib
 import copy
 import csv
+import datetime
 import gzip
 import io
 import itertools
@@ -22,6 +23,7 @@ import math
 import numbers
 import os
 import secrets
+import signal
 import sys
 import time
 import warnings
@@ -1067,63 +1069,138 @@ def _autocast(device, bfloat16):
     return lambda: torch.autocast(device.type, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
 
 
-class _Processes:
-    """What the processes of torchrun that train one model have in common; alone, nothing is sent.
+def process():
+    """The number of this process (its rank) and how many train together: (0, 1) outside of `several_processes`."""
+    on = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if on else (0, 1)
 
-    Every process makes the same batches with the same random numbers and takes each `count`-th sequence of them. One
-    sum an update (all-reduce) gives all of them the mean loss and gradient; what rank 0 says of time and of stopping
-    holds for all. Source: the data parallelism of torch.distributed, without DDP, whose hooks need the model's forward.
+
+@contextlib.contextmanager
+def several_processes(device):
+    """While it lasts, `train` splits its batches over the processes that torchrun started; one alone stays alone.
+
+    They talk through NCCL where each has a GPU of its own, else through Gloo. Only rank 0 prints and warns; that only
+    rank 0 writes is up to the caller (see `process`).
+    Raises LabError where they do not find each other. What takes ten minutes longer on one process ends all.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    if not dist.is_available():
+        raise LabError("This build of torch knows no processes (torch.distributed). Start one, without torchrun.")
+    own_gpu = device.type == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= torch.cuda.device_count()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group("nccl" if own_gpu else "gloo", timeout=datetime.timedelta(minutes=10))
+    except (RuntimeError, ValueError) as error:
+        raise LabError(f"The processes do not find each other ({error}). Start them with torchrun.") from error
+    with contextlib.ExitStack() as silence:
+        if dist.get_rank():
+            silence.enter_context(contextlib.redirect_stdout(None))
+            silence.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        yield
+    dist.destroy_process_group()  # not after an error, when the others may never answer: torchrun ends them
+
+
+class _Processes:
+    """What the processes that train one model have in common, within `with`; a process alone sends nothing.
+
+    All make the same batches with the same random numbers, and each takes every `count`-th sequence of them. One sum an
+    update (all-reduce) gives all of them the mean loss and gradient; the seconds are rank 0's. An interrupt of any is
+    noted, and stops all before the same update, so that none waits for one that has left.
+    Source: the data parallelism of torch.distributed, without DDP, which needs the model's forward.
     """
 
-    def __init__(self, model):
-        self.on = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        self.rank, self.count = (dist.get_rank(), dist.get_world_size()) if self.on else (0, 1)
-        if not self.on:
-            return
-        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
+    def __init__(self, model, device):
+        self.model, self.device, self.interrupted = model, device, False
+        self.rank, self.count = process()
+        if self.count > 1 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
             raise LabError("Batch norm takes its statistics within one process. Use layer norm with several.")
-        self.seed = torch.initial_seed()
-        for tensor in model.state_dict().values():
-            dist.broadcast(tensor, 0)
+
+    def __enter__(self):
+        self.handler = signal.getsignal(signal.SIGINT)
+        self.notes = self.count > 1 and self.handler is signal.default_int_handler
+        if self.notes:
+            signal.signal(signal.SIGINT, self._note)
+        self.agree()
+
+    def __exit__(self, kind, *_):
+        if self.notes:
+            signal.signal(signal.SIGINT, self.handler)
+        if self.interrupted and kind is None:  # after the last update
+            raise KeyboardInterrupt
+
+    def _note(self, *_):
+        self.interrupted = True
+
+    def agree(self):
+        """Weights and random numbers become rank 0's, whatever a probe has done, or another kind of processor."""
+        if self.count > 1:
+            for tensor in self.model.state_dict().values():
+                tensor.copy_(self._sent(dist.broadcast, tensor, 0))
+            self._set_chance([self._sent(dist.broadcast, state, 0).cpu() for state in self._chance()])
 
     def share(self, batch):
         """This process's part of a batch."""
-        if not self.on or batch is None:
+        if self.count == 1:
             return batch
         if len(batch) % self.count:
-            raise LabError(f"A batch of {len(batch)} does not split evenly over {self.count} processes.")
+            several = f"A batch of {len(batch)} does not split evenly over {self.count} processes."
+            raise LabError(f"{several} Let batch_size be a multiple of {self.count}.")
         return batch[self.rank :: self.count]
 
     @contextlib.contextmanager
     def own_chance(self, step):
         """Random numbers within the model (dropout) that differ between processes and leave the common ones alone."""
-        if not self.on:
+        if self.count == 1:
             yield
             return
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed + (step + 1) * self.count + self.rank)
-            yield
+        common = self._chance()
+        torch.manual_seed((torch.initial_seed() + (step + 1) * self.count + self.rank) % 2**63)
+        yield
+        self._set_chance(common)
 
     def mean(self, loss, weights):
         """The loss (a tensor), after it and the gradients of the weights have become the means over all processes."""
-        if not self.on:
+        if self.count == 1:
             return loss.detach()
         gradients = [weight.grad for weight in weights if weight.grad is not None]
-        flat = torch.cat([loss.detach().reshape(1).to(gradients[0]), *(one.flatten() for one in gradients)])
-        dist.all_reduce(flat)
-        parts = (flat / self.count).split([1, *(one.numel() for one in gradients)])
-        for gradient, part in zip(gradients, parts[1:], strict=True):
-            gradient.copy_(part.view_as(gradient))
-        return parts[0][0]
+        parts = [loss.detach(), loss.new_tensor(self.interrupted), *gradients]
+        summed = self._sent(dist.all_reduce, torch.cat([part.flatten() for part in parts]))
+        loss, interrupted, *means = (summed / self.count).split([part.numel() for part in parts])
+        if interrupted:
+            raise KeyboardInterrupt
+        for gradient, mean in zip(gradients, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
+        return loss
 
-    def first_says(self, *values):
-        """Rank 0's numbers, in every process."""
-        if not self.on:
-            return values
-        told = torch.tensor(values, dtype=torch.float64)
-        told = told.to(torch.device("cuda", torch.cuda.current_device())) if dist.get_backend() == "nccl" else told
-        dist.broadcast(told, 0)
-        return tuple(told.tolist())
+    def rank_0_says(self, value):
+        """Rank 0's number, in every process."""
+        if self.count == 1:
+            return value
+        return self._sent(dist.broadcast, torch.tensor(value, dtype=torch.float64), 0).item()
+
+    def _sent(self, function, tensor, *arguments):
+        """A copy of the tensor after all processes have taken part: on the GPU for NCCL, on the CPU for Gloo."""
+        tensor = tensor.detach().to(self.device if dist.get_backend() == "nccl" else "cpu", copy=True)
+        try:
+            function(tensor, *arguments)
+        except RuntimeError as error:
+            raise LabError(f"Another process has ended, which says why, or does not answer ({error}).") from error
+        return tensor
+
+    def _chance(self):
+        """The states of the random numbers: the CPU's, and the device's."""
+        return [place.get_rng_state() for place in self._generators()]
+
+    def _set_chance(self, states):
+        for place, state in zip(self._generators(), states, strict=True):
+            place.set_rng_state(state)
+
+    def _generators(self):
+        return [torch] if self.device.type == "cpu" else [torch, getattr(torch, self.device.type)]
 
 
 # ======================================================================================================================
@@ -1185,8 +1262,8 @@ def train(
         Where there are no instructions for it (`has_bfloat16`), a warning, and float32.
     probe: called as probe(model) once each number of `probe_at` (steps, or seconds where the budget is in seconds) is
         reached; returns a dict of measurements. Its time is not counted.
-    Sequences are moved to the model's device. Several processes (torchrun, see bench.py) each take a part of every
-    batch; loss, gradients and seconds are common to all.
+    Sequences are moved to the model's device. Within `several_processes` each takes a part of every batch; call it in
+    all of them with the same arguments. Loss, gradients, seconds and an interrupt are common to all.
     An interrupt (Ctrl-C, or the stop button) returns what was trained so far, with `history.interrupted` set, to a
     person who is watching; a run that nobody watches (nbval, papermill, nbconvert, pytest) ends with it.
     Raises TrainingError, before the update, when the loss or its gradient is not finite.
@@ -1205,7 +1282,8 @@ def train(
         raise LabError(
             f"A batch of {batch_size} cannot be taken from {len(sequences)} sequences. Choose a smaller one."
         )
-    device, processes = weights[0].device, _Processes(model)
+    device = weights[0].device
+    processes = _Processes(model, device)
     autocast = _autocast(device, bfloat16)
     sequences = None if sequences is None else sequences.to(device)
     batches = itertools.repeat(sequences) if batch_size is None else _batches(sequences, batch_size)
@@ -1219,11 +1297,12 @@ def train(
         if probe is not None and probe_at and done() >= probe_at[0]:
             probe_at[:] = [at for at in probe_at if at > done()]
             history.probes.append({"step": len(history.loss), **probe(model)})
+            processes.agree()
 
     updates = range(budget) if seconds is None else itertools.takewhile(lambda _: done() < budget, itertools.count())
     try:
-        look()
-        with progress(updates, "training") as bar:
+        with processes, progress(updates, "training") as bar:
+            look()
             for step in bar:
                 started = time.perf_counter()
                 batch = next(batches)
@@ -1247,8 +1326,7 @@ def train(
                     raise TrainingError(f"{message} Lower the learning rate (now {learning_rate}).", history)
                 for part in optimizers:
                     part.step()
-                (spent,) = processes.first_says(sum(history.seconds[-1:]) + time.perf_counter() - started)
-                history.seconds.append(spent)
+                history.seconds.append(processes.rank_0_says(sum(history.seconds[-1:]) + time.perf_counter() - started))
                 history.loss.append(loss)
                 look()
     except KeyboardInterrupt:
@@ -1342,8 +1420,8 @@ def fit_readout(model, sequences):
 
 
 def progress(iterable, label):
-    """A progress bar for a person who is watching, and nothing in outputs that are stored."""
-    return tqdm(iterable, desc=label, leave=False, file=sys.stderr, disable=not someone_watches())
+    """A progress bar for a person who is watching (one, of several processes), nothing in outputs that are stored."""
+    return tqdm(iterable, desc=label, leave=False, file=sys.stderr, disable=not someone_watches() or process()[0])
 
 
 def someone_watches():

@@ -1,0 +1,231 @@
+"""Several processes train one model as one process would, and stop together. Started by torchrun, this file is one of
+those processes: each launch of two checks several things, since starting torch takes the most of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import bench
+import helpers
+
+pytestmark = pytest.mark.skipif(
+    not dist.is_available() or sys.platform == "win32", reason="torchrun, and its signals, are wanted"
+)
+GREY = torch.linspace(0, 1, 8 * 5 * 4).reshape(8, 5, 4)
+
+
+def weights_of(model):
+    return torch.cat([weight.detach().flatten() for weight in model.parameters()]).tolist()
+
+
+def trained(rank=0, **settings):
+    """A small training in which all that is random is used; only rank 0's seed and probe are those of one process."""
+    torch.manual_seed(rank)
+    model = helpers.GenModel(4, 16, **settings)
+    history = helpers.train(
+        model,
+        GREY,
+        steps=5,
+        batch_size=4,
+        prepare=torch.bernoulli,
+        noise=0.1,
+        optimizer="muon",
+        probe=lambda _: {"drawn": torch.rand(1 + 2 * rank)[0].item()},
+        probe_at=(2, 4),
+    )
+    return {"loss": history.loss, "weights": weights_of(model), "next": torch.rand(1).item()}
+
+
+class Noted(torch.nn.Module):
+    """Its loss draws a random number, and calls `before` with how many it has drawn."""
+
+    def __init__(self, before=lambda count: None):
+        super().__init__()
+        self.weight, self.drawn, self.before = torch.nn.Parameter(torch.ones(1)), [], before
+
+    def loss(self, sequences):
+        self.before(len(self.drawn))
+        self.drawn.append(torch.rand(1).item())
+        return (self.weight * sequences).square().mean() * self.drawn[-1]
+
+
+def refused(**settings):
+    """What `train` says of them."""
+    try:
+        helpers.train(helpers.GenModel(4, 3, norm=settings.pop("norm", None)), GREY, steps=1, **settings)
+    except helpers.LabError as error:
+        return str(error)
+
+
+def interrupted(rank):
+    """Rank 1 alone is interrupted, within its third update."""
+    model = Noted(lambda count: rank == 1 and count == 2 and os.kill(os.getpid(), signal.SIGINT))
+    helpers.someone_watches = lambda: True
+    history = helpers.train(model, GREY, steps=50, batch_size=4)
+    helpers.someone_watches = lambda: False
+    return {"interrupted": history.interrupted, "updates": len(history.loss), "weights": weights_of(model)}
+
+
+def timed(rank):
+    """The clock of rank 1 stands still."""
+    helpers.time = SimpleNamespace(perf_counter=lambda: 0.0) if rank == 1 else time
+    history = helpers.train(Noted(), GREY, seconds=0.1)
+    helpers.time = time
+    return history.seconds
+
+
+def agreeing(folder):
+    with helpers.several_processes(torch.device("cpu")):
+        rank, _ = helpers.process()
+        print("said once")
+        own_chance = Noted()
+        helpers.train(own_chance, GREY, steps=3, batch_size=4)
+        results = {
+            "trained": trained(rank, dropout=0.0),
+            "dropout": trained(rank, dropout=0.5),
+            "drawn": own_chance.drawn,
+            "uneven": refused(batch_size=3),
+            "batch norm": refused(norm="batch"),
+            "interrupted": interrupted(rank),
+            "seconds": timed(rank),
+        }
+    (folder / f"{rank}.json").write_text(json.dumps(results))
+    bench.main(["--data", "digits", "--seconds", "0.1", "--model", "joint-fast", "--members"])
+
+    failing()
+    (folder / "not ended").touch()
+
+
+def failing():
+    def fail(count):
+        if helpers.process()[0] == 1 and count == 2:
+            raise helpers.LabError("Rank 1 is out of numbers.")
+
+    with helpers.several_processes(torch.device("cpu")):
+        helpers.train(Noted(fail), GREY, seconds=600)
+
+
+def endless(folder):
+    loss = helpers.GenModel.loss
+
+    def noted(*arguments):
+        (folder / f"started {helpers.process()[0]}").touch()
+        return loss(*arguments)
+
+    helpers.GenModel.loss = noted
+    bench.main(["--data", "digits", "--seconds", "600", "--model", "joint"])
+    (folder / f"ended {os.environ['RANK']}").touch()
+
+
+def launched(scenario, folder):
+    words = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc_per_node=2", __file__]
+    return subprocess.Popen(
+        [sys.executable, *words, scenario, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def agreed(tmp_path_factory):
+    """What both processes gave, rank 0's and rank 1's; how they ended; the folder."""
+    folder = tmp_path_factory.mktemp("agreed")
+    process = launched("agreeing", folder)
+    printed, errors = process.communicate(timeout=300)
+    assert (folder / "1.json").exists(), errors
+    results = [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+    return results, SimpleNamespace(code=process.returncode, printed=printed, errors=errors), folder
+
+
+def test_two_processes_train_as_one(agreed):
+    """The same batches, binarised alike, noise and a probe that draws included, whatever rank 1's own seed is."""
+    (two, _), alone = agreed[0], trained()
+    np.testing.assert_allclose(two["trained"]["loss"], alone["loss"], rtol=1e-5)
+    np.testing.assert_allclose(two["trained"]["weights"], alone["weights"], atol=1e-4)
+    assert two["trained"]["next"] == alone["next"]
+
+
+@pytest.mark.parametrize("run", ["trained", "dropout"])
+def test_weights_losses_and_random_numbers_are_equal_on_all_ranks(agreed, run):
+    first, second = agreed[0]
+    assert first[run] == second[run]
+
+
+def test_random_numbers_within_the_model_are_each_rank_s_own(agreed):
+    first, second = agreed[0]
+    assert len({*first["drawn"], *second["drawn"]}) == 6
+
+
+def test_what_cannot_be_split_is_told_on_all_ranks(agreed):
+    for results in agreed[0]:
+        assert "A batch of 3 does not split evenly over 2 processes" in results["uneven"]
+        assert "Use layer norm" in results["batch norm"]
+
+
+def test_an_interrupt_of_one_stops_all_before_the_same_update(agreed):
+    first, second = agreed[0]
+    assert first["interrupted"] == second["interrupted"]
+    assert first["interrupted"]["interrupted"] and first["interrupted"]["updates"] == 2
+
+
+def test_time_is_rank_0_s(agreed):
+    first, second = agreed[0]
+    assert first["seconds"] == second["seconds"] and first["seconds"][-1] >= 0.1
+
+
+def test_the_benchmark_is_printed_and_stored_once_and_says_how_many_processes(agreed):
+    _, end, folder = agreed
+    printed = end.printed
+    assert printed.count("said once") == 1
+    assert printed.count("joint-fast, seed 0") == 1 and printed.count("Stored in") == 1
+    path = folder / "build" / "digits_joint-fast_256_fixed_0.1s_member0.csv"
+    assert set(path.parent.iterdir()) == {path, path.with_suffix(".safetensors")}
+    protocol, _ = helpers.load_benchmark(path)
+    assert (protocol["processes"], protocol["threads"], protocol["peak memory"]) == (2, 1, None)
+    assert protocol["command"].startswith("python -m torch.distributed.run --nnodes=1 --nproc_per_node=2 bench.py")
+
+
+def test_an_error_on_one_rank_ends_all_with_its_message(agreed):
+    _, end, folder = agreed
+    assert end.code and "Rank 1 is out of numbers." in end.errors
+    assert not (folder / "not ended").exists()
+
+
+def test_ctrl_c_ends_all_and_stores_nothing(tmp_path):
+    process = launched("endless", tmp_path)
+    for rank in (0, 1):
+        while not (tmp_path / f"started {rank}").exists():
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.1)
+    process.send_signal(signal.SIGINT)  # as a terminal does; torchrun passes it on
+    printed, _ = process.communicate(timeout=300)
+    assert printed.count("Interrupted: this run is not stored.") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"started 0", "started 1", "ended 0", "ended 1"}
+
+
+def test_a_process_alone_needs_no_others(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with helpers.several_processes(torch.device("cpu")):
+        assert helpers.process() == (0, 1)
+
+
+def test_processes_that_do_not_find_each_other_are_told(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(helpers.LabError, match="torchrun"), helpers.several_processes(torch.device("cpu")):
+        pass
+
+
+if __name__ == "__main__":
+    bench.ROOT = Path(sys.argv[2])
+    {"agreeing": agreeing, "endless": endless}[sys.argv[1]](bench.ROOT)
