@@ -22,6 +22,7 @@ import json
 import math
 import numbers
 import os
+import re
 import secrets
 import signal
 import sys
@@ -38,6 +39,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from matplotlib import font_manager
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -79,6 +81,14 @@ def number(name, value, least=0.0, most=math.inf, above=False):
             f"{name} must be a number {'above' if above else 'of at least'} {least:g}{up_to}, not {value!r}."
         )
     return float(value)
+
+
+def wholes(name, values, minimum=1):
+    """`values`, one whole number or several, as a list of at least one, each at least `minimum`; else a LabError."""
+    values = list(values) if np.iterable(values) else [values]
+    if not values:
+        raise LabError(f"{name} must hold at least one whole number.")
+    return [whole(f"Each of {name}", value, minimum) for value in values]
 
 
 def choice(name, value, allowed):
@@ -1640,7 +1650,8 @@ class Claims:
         """Record and print a claim; AssertionError if the verdict does not hold.
 
         measured: coarse enough to be the same on every machine, since it is compared. `figure` is the exact number (or
-            numbers) of this run: kept in the notebook beside the table, and printed by `make notebooks`.
+            numbers) of this run, None among them where there is none: kept in the notebook beside the table, and
+            printed by `make notebooks`.
         """
         if not holds:
             if self.asserted:
@@ -1648,7 +1659,8 @@ class Claims:
             measured, unit, verdict = "otherwise", "see this run's figures", "not on this picture"
         now = time.perf_counter()
         if figure is not None:
-            figure = [round(float(value), 6) if np.isfinite(value) else None for value in np.ravel(figure)]
+            values = np.ravel(np.asarray(figure, dtype=float)).tolist()  # None becomes NaN
+            figure = [round(value, 6) if math.isfinite(value) else None for value in values]
         row = {"claim": claim, "measured": measured, "unit": unit, "verdict": verdict}
         self.rows.append({**row, "figure": figure, "seconds": round(now - self._since, 1)})
         self._since = now
@@ -1658,10 +1670,26 @@ class Claims:
         """Display the table; the exact figures go into the output's metadata, which nbval does not compare."""
         from IPython.display import display
 
-        lines = ["| claim | measured | unit | verdict |", "|---|---|---|---|"]
-        lines += ["| {claim} | {measured} | {unit} | {verdict} |".format(**row) for row in self.rows]
-        text = "\n".join(lines)
-        display({"text/markdown": text, "text/plain": text}, raw=True, metadata={"claims": self.rows})
+        def written(cell):
+            lines = ["| claim | measured | unit | verdict |", "|---|---|---|---|"]
+            for row in self.rows:
+                cells = {name: cell(str(value)) for name, value in row.items()}
+                lines.append("| {claim} | {measured} | {unit} | {verdict} |".format(**cells))
+            return "\n".join(lines)
+
+        kinds = {"text/markdown": written(_in_markdown), "text/plain": written(str)}
+        display(kinds, raw=True, metadata={"claims": self.rows})
+
+
+def _in_markdown(text):
+    """Markdown, for a cell of a table too, that shows `text` letter by letter.
+
+    What would be markup becomes an element of its own with the letter's number: neither Markdown nor MathJax, which
+    looks for formulas in the page that Markdown has become, reads on across it. An underscore within a word is none.
+    """
+    markup = r"[\\`*|~<>&$]|(?<![^\W_])_|_(?![^\W_])|\](?=\()"
+    text = re.sub(markup, lambda letter: f"<span>&#{ord(letter[0])};</span>", text)
+    return text.replace("\n", "<br>")
 
 
 def save_curves(path, settings, curves, every=1):
@@ -1739,10 +1767,52 @@ def fraction_on_pace(losses, reference, factor=2.0, floor=0.0):
 # Pictures
 # ======================================================================================================================
 
+# Letters that Matplotlib's own font lacks come from one of these, where it is installed; else a box stands for each.
+FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "Droid Sans Fallback")  # Linux
+FONTS += ("Hiragino Sans", "Heiti TC", "Apple SD Gothic Neo", "Arial Unicode MS")  # macOS
+FONTS += ("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Leelawadee UI", "Nirmala UI")  # Windows
+INSTALLED = [font for font in FONTS if font in font_manager.get_font_names()]
+plt.rcParams["font.family"] = ["sans-serif", *INSTALLED]
+warnings.filterwarnings("ignore", message="Glyph [0-9]+ ")
+
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 plt.rcParams.update({"figure.dpi": 110, "font.size": 10, "axes.grid": True, "grid.alpha": 0.3, "image.cmap": "cividis"})
 plt.rcParams.update({"axes.prop_cycle": plt.cycler(color=COLORS), "axes.spines.top": False, "axes.spines.right": False})
+
+
+def named(sources):
+    """Pictures by name, name -> source: of files, the name without folder and ending; of two alike, one is numbered.
+
+    sources: the path or the bundled name of a picture, or several. Raises LabError where there is none.
+    """
+    sources = list(sources) if np.iterable(sources) and not isinstance(sources, str) else [sources]
+    if not sources:
+        raise LabError("There is no picture to learn from. Give the path of one, or a bundled name.")
+    names = {}
+    for source in sources:
+        stem = as_path(source, "A picture").stem
+        alike = (f"{stem} ({number})" for number in itertools.count(2))
+        names[next(name for name in itertools.chain([stem], alike) if name not in names)] = source
+    return names
+
+
+def _as_it_stands(name):
+    """A Text's properties that show a name letter by letter, in which Matplotlib would otherwise look for formulas.
+
+    What stands in a file's name for bytes that are no letters cannot be drawn, and becomes a question mark.
+    """
+    return {"text": str(name).encode("utf-8", "replace").decode("utf-8"), "parse_math": False}
+
+
+def legend(ax, names, **options):
+    """A legend of `names`, name -> what was drawn, as they stand: also one that begins with an underscore, which
+    Matplotlib would leave out. However long a name is, it takes no room from the axes."""
+    box = ax.legend(names.values(), map(str, range(len(names))), **options)
+    for text, name in zip(box.get_texts(), names, strict=True):
+        text.set(**_as_it_stands(name))
+    box.set_in_layout(False)
+    return box
 
 
 def as_picture(batch, shape):
@@ -1763,8 +1833,8 @@ def show_pictures(pictures, title="", columns=None):
         ax.spines[:].set(visible=True, color="lightgrey")  # an all-white picture is seen to be there
         picture = picture[..., 0] if picture.shape[2:] == (1,) else picture  # grey: (rows, columns, 1) -> two axes
         ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        ax.set_title(name, fontsize=9)
-    figure.suptitle(title)
+        ax.set_title("", fontsize=9).set(**_as_it_stands(name))
+    figure.suptitle("").set(**_as_it_stands(title))
     return figure
 
 
@@ -1779,18 +1849,19 @@ def plot_losses(ax, curves, reference=None, x=None, every=1):
     every: training steps between two losses.
     x: name -> what the horizontal axis shows for each of the losses (default: training steps).
     """
+    names = {}
     for color, (name, losses) in zip(itertools.cycle(COLORS), curves.items(), strict=False):
         if reference and name in reference:
             band = reference[name]
             label = f"{name}: reference, {len(band)} seeds"
-            ax.fill_between(
-                every * np.arange(band.shape[1]), band.min(0), band.max(0), color=color, alpha=0.2, label=label
-            )
+            across = every * np.arange(band.shape[1])
+            names[label] = ax.fill_between(across, band.min(0), band.max(0), color=color, alpha=0.2, label=label)
         for number, one in enumerate(np.atleast_2d(losses)):
             across = every * np.arange(len(one)) if x is None else np.atleast_2d(x[name])[number]
-            _ = ax.plot(across, one, color=color, linewidth=1, label=name if number == 0 else None)
+            (line,) = ax.plot(across, one, color=color, linewidth=1, label=name if number == 0 else None)
+            names.setdefault(name, line)
     ax.set(yscale="log", xlabel="training step")
-    ax.legend(fontsize=8)
+    legend(ax, names, fontsize=8)
 
 
 def mosaic(pictures, columns):

@@ -1,8 +1,10 @@
 """Every measure agrees with a computation by hand, and gives a model that has learnt nothing a bad mark."""
 
+import html
 import itertools
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -390,6 +392,55 @@ def test_claim_that_fails_where_nothing_is_asserted_is_said(capsys):
         "Loss falls: below 0.2 nats -> confirmed",
     ]
     assert [row["figure"] for row in claims.rows] == [[0.7], [0.1]]
+
+
+@pytest.mark.parametrize(
+    ("figure", "kept"),
+    [
+        ([None, 3], [None, 3.0]),
+        (np.array([[0.5, np.nan], [np.inf, 2]]), [0.5, None, None, 2.0]),
+        ([None], [None]),
+        (np.float32(0.5), [0.5]),
+        (torch.tensor([1, 2]), [1.0, 2.0]),
+        ([], []),
+        (None, None),
+    ],
+)
+def test_a_figure_that_is_missing_is_kept_as_null(figure, kept):
+    claims = helpers.Claims(asserted=False)
+    claims.check("Smallest that restores", False, "63", "units", "a step", figure)
+    assert claims.rows[-1]["figure"] == kept
+
+
+def table_of(claims, monkeypatch):
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append(data))
+    claims.table()
+    return shown[0]
+
+
+ODD_NAMES = ["price $1_$2", "a|b", "*x*", "_y_", "__init__", "_DSC1", "a_b_c", "`q`", "<b>&amp;</b>", r"\(x\)", "a\\|b"]
+ODD_NAMES += ["~~x~~", "[t](u)", "![i](x)", "100%", "é", "日本", "\"'", "h_n", "y[:, -1, :]", "1 < 2 & 3", "a\\", "#1"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_table_shows_a_name_letter_by_letter(monkeypatch, name):
+    from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+    claims = helpers.Claims()
+    claims.check(name, True, name, "unit", "verdict")
+    table = table_of(claims, monkeypatch)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", markdown2html_mistune(table["text/markdown"]))
+    assert [html.unescape(re.sub(r"</?span>", "", cell)) for cell in cells] == [name, name, "unit", "verdict"]
+    # MathJax reads the page once it is one: a formula's border stands in an element of its own
+    assert not re.search(r"[^>]\$|\\[(\[]", html.unescape("".join(cells)))
+    assert f"| {name} | {name} |" in table["text/plain"]
+
+
+def test_table_keeps_a_name_of_two_lines_in_one_row(monkeypatch):
+    claims = helpers.Claims()
+    claims.check("one\ntwo", True, "1", "unit", "verdict")
+    assert table_of(claims, monkeypatch)["text/markdown"].splitlines()[2:] == ["| one<br>two | 1 | unit | verdict |"]
 
 
 def test_table_shows_the_claims_and_keeps_figures_in_the_metadata(monkeypatch):

@@ -4,10 +4,13 @@ beside these tests; the last ones see that it, and the checks of the notebooks, 
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
+from PIL import Image
 
 import helpers
 
@@ -78,6 +81,85 @@ def test_skips_the_comparison_of_few_cells_and_never_of_claims(notebook):
     ignored = [cell for cell in code(notebook) if "nbval-ignore-output" in cell.metadata.get("tags", ())]
     assert len(ignored) <= 2 and not [cell for cell in ignored if "claims" in cell.source]
     assert not [cell for cell in code(notebook) if "nbval-skip" in cell.metadata.get("tags", ())]
+
+
+# --- Other settings ---------------------------------------------------------------------------------------------------
+
+
+def run_with(note, monkeypatch, capsys, only=(), **settings):
+    """The cells of a notebook in this process, each figure drawn, with other settings; a warning is an error.
+
+    Returns what they printed, and what they left. only: ids of cells, where not all are wanted.
+    """
+    (path,) = [path for path in PATHS if path.stem.startswith(note)]
+    monkeypatch.chdir(path.parent)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # which a notebook adds to
+    monkeypatch.setattr(plt, "show", lambda: [plt.figure(number).canvas.draw() for number in plt.get_fignums()])
+    names = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for cell in code(nbformat.read(path, as_version=4)):
+            if not only or cell.id in only:
+                exec(compile(cell.source, f"{path.name}, cell {cell.id}", "exec"), names)
+                plt.close("all")
+            names |= settings if cell.id == "parameters" else {}
+    return capsys.readouterr().out, names
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A reader's own picture, of few pixels and with a name of its own kind."""
+    path = tmp_path / "_DSC $1_$2 100%.png"
+    Image.effect_noise((40, 30), 60).convert("RGB").save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("note", "settings"),
+    [
+        ("01", {"SIZE": helpers.np.int64(6), "STEPS": 2}),
+        ("02", {"SIZE": 4, "STEPS": 1}),
+        ("03", {"SIZE": helpers.np.int64(8), "STEPS": 2, "SEEDS": 1}),
+        ("04", {"SIZE": 5, "STEPS": 1, "FULL": 16}),
+    ],
+)
+def test_runs_to_its_end_with_small_settings_and_a_picture_of_ones_own(note, settings, picture, monkeypatch, capsys):
+    printed, names = run_with(note, monkeypatch, capsys, IMAGE=picture, **{"SEEDS": [0], **settings})
+    assert "Not compared with the reference curves" in printed
+    assert "otherwise" in printed and len(names["claims"].rows) > 10
+
+
+@pytest.mark.parametrize("shade", [0, 255])
+def test_a_picture_of_one_colour_is_one_too(shade, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "plain.png"
+    Image.new("RGB", (8, 8), (shade,) * 3).save(path)
+    printed, _ = run_with("02", monkeypatch, capsys, IMAGE=path, SIZE=4, STEPS=1, SEEDS=[0])
+    assert "not on this picture" in printed
+
+
+@pytest.mark.parametrize(
+    ("note", "name", "value", "smallest"),
+    [
+        ("01", "SIZE", 1, 2),
+        ("01", "STEPS", 0, 1),
+        ("01", "SEEDS", [], "at least one"),
+        ("01", "RATES", {"levels": 0.02}, "above 0"),
+        ("02", "SIZE", 3, 4),
+        ("02", "SIZE", (8, 9), 4),
+        ("02", "STEPS", 2.5, 1),
+        ("02", "PICTURES", [], "no picture"),
+        ("03", "SIZE", 7, 8),
+        ("03", "WINDOW", 0, 1),
+        ("03", "STEPS", 1, 2),
+        ("03", "SEEDS", [0, "1"], 0),
+        ("04", "SIZE", 1, 2),
+        ("04", "FULL", 1, 2),
+    ],
+)
+def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name, value, smallest, monkeypatch, capsys):
+    told = smallest if isinstance(smallest, str) else f"{name}.* must be a whole number of at least {smallest}, not "
+    with pytest.raises(helpers.LabError, match=told):
+        run_with(note, monkeypatch, capsys, only=("imports", "parameters", "settings"), **{name: value})
 
 
 # --- The checks can fail ----------------------------------------------------------------------------------------------

@@ -1,6 +1,10 @@
 """What is drawn is what was given: the arrays behind each plot, and the frames of an animation."""
 
 import io
+import subprocess
+import sys
+import warnings
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -65,6 +69,84 @@ def test_show_pictures_of_one_row_or_column(shape):
     picture = np.full(shape, 7, np.uint8)
     (image,) = helpers.show_pictures({"narrow": picture}).axes[0].images
     assert image.get_array().shape[:2] == shape[:2]
+
+
+# Names that the reader chooses
+
+ODD_NAMES = [
+    "price $1_$2",
+    "$x$",
+    "_DSC1234",
+    "__",
+    "100%",
+    r"a\$b\\frac{",
+    "\"'`",
+    "é",
+    "two\nlines",
+    "",
+    "long " * 50,
+    "x" * 250,
+]
+
+
+def drawn(figure):
+    """The figure once it is drawn, in which a warning is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(io.BytesIO(), bbox_inches="tight")
+    return figure
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_picture_stands_under_its_very_name(name):
+    figure = drawn(helpers.show_pictures({name: GREY, "other": GREY}, title=name))
+    assert figure.axes[0].get_title() == figure.get_suptitle() == name
+
+
+def test_dollars_in_a_name_are_drawn_as_dollars():
+    figure = helpers.show_pictures({"$xx$": GREY, "xx": GREY, "$x": GREY, "x": GREY})
+    figure.canvas.draw()
+    two, none, one, half = (ax.title.get_window_extent().width for ax in figure.axes)
+    assert two - none > 1.5 * (one - half) > 0  # as a formula it would be no wider than its letters
+
+
+@pytest.mark.parametrize("layout", ["constrained", "tight"])
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_curve_stands_in_the_legend_under_its_very_name(name, layout):
+    figure, ax = plt.subplots(layout=layout)
+    helpers.plot_losses(ax, {name: [[1.0, 0.5], [1.0, 0.4]], "other": [2.0, 1.0]}, {name: np.ones((3, 2))})
+    drawn(figure)
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == [f"{name}: reference, 3 seeds", name, "other"]
+
+
+def test_letters_that_no_font_has_and_bytes_that_are_no_letters_are_drawn_without_a_word():
+    names = ["日本語", "tab\there", "\udcff.png"]
+    code = f"import io, helpers, numpy\nfigure = helpers.show_pictures(dict.fromkeys({names!a}, numpy.zeros((2, 2))))\n"
+    code += "figure.savefig(io.BytesIO())\nprint(ascii([ax.get_title() for ax in figure.axes]))"
+    root = Path(helpers.__file__).parent
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.strip() == ascii(["日本語", "tab\there", "?.png"])
+
+
+def test_pictures_are_named_after_their_files():
+    paths = ["a/x.png", Path("b/x.jpg"), "c/x.y.png", "b/x (2).png", "astronaut"]
+    assert list(helpers.named(paths).items()) == [
+        ("x", "a/x.png"),
+        ("x (2)", Path("b/x.jpg")),
+        ("x.y", "c/x.y.png"),
+        ("x (2) (2)", "b/x (2).png"),
+        ("astronaut", "astronaut"),
+    ]
+    assert helpers.named("a/_DSC $1.png") == {"_DSC $1": "a/_DSC $1.png"}
+    assert helpers.named(Path("mine.png")) == {"mine": Path("mine.png")}
+
+
+@pytest.mark.parametrize("sources", [[], (), None, 3, [None]])
+def test_no_picture_is_told(sources):
+    with pytest.raises(helpers.LabError, match="picture"):
+        helpers.named(sources)
 
 
 def test_difference_is_white_where_equal():
