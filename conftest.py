@@ -24,7 +24,7 @@ def pytest_runtest_setup(item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """nbval waits the whole limit for a kernel that has died, and for ever for a cell that prints on when interrupted."""
+    """nbval waits the whole limit for a kernel that died, and for ever for a cell that prints on when interrupted."""
     if not isinstance(item, IPyNbCell):
         return (yield)
     kernel, get_message = item.parent.kernel, item.parent.kernel.get_message

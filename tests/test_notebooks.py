@@ -156,7 +156,7 @@ def test_a_figure_is_stored_whatever_backend_the_environment_names(tmp_path):
     assert result.returncode == 0, result.stdout
 
 
-# --- No cell passes without having run to its end ----------------------------------------------------------------------
+# --- No cell passes without having run to its end --------------------------------------------------------------------
 
 TRAINS = f"""import sys
 sys.path[:0] = [{str(ROOT)!r}]
