@@ -17,7 +17,7 @@ export NB IMAGE BENCH
 # What would change a notebook or its checks; series.py says the same to those without make.
 unexport MPLBACKEND PYTHONDEVMODE PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS
 
-.PHONY: notebooks test portability lab reference bench stored lint clean setup
+.PHONY: notebooks test portability links lab reference bench stored lint clean setup
 
 notebooks: $(READY)
 	@$(BIN)/python series.py run --notebook="$$NB" --image="$$IMAGE"
@@ -28,6 +28,10 @@ test: $(READY)
 # The checked outputs as other processors compute them; one at a time, since some take both cores.
 portability: $(READY)
 	@$(BIN)/python -m pytest -n 1 -m portability tests/test_portability.py
+
+# Whether the pages that README, notes and notebooks point to still answer; `make test` checks all other links.
+links: $(READY)
+	@$(BIN)/python -m pytest -n 0 -m network tests/test_links.py
 
 # Each tool by its module: the launchers in .venv/bin keep the path that this folder had when they were installed.
 lab: $(READY)
@@ -48,15 +52,16 @@ stored: $(READY)
 lint: $(READY)
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m codespell_lib
 
 setup: $(READY)
 
 # Written last, so that an interrupted installation is taken up again.
-$(READY): requirements.txt
+$(READY): requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0] + ". Name one: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing requirements.txt into .venv (once) ..."
-	@$(BIN)/python -m pip install --quiet $(PIP_ARGS) -r requirements.txt
+	@$(BIN)/python -m pip install --quiet $(PIP_ARGS) -r requirements.txt -c constraints.txt
 	@touch $(READY)
 
 clean:

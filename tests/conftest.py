@@ -1,22 +1,15 @@
-"""What all tests share: one thread a process, no window, a fixed seed, and models small enough to try every kind."""
+"""What all tests share: no window, a fixed seed, and models small enough to try every kind.
 
-import os
-import sys
-from pathlib import Path
-
-import pytest
-
-# Before numpy or torch is imported: two workers, and the notebooks' kernels they start, share two cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parent.parent))
+The conftest.py of the root, which the notebooks share too, has put the root on the path."""
 
 import matplotlib
+import pytest
 import torch
 from hypothesis import settings
 
 import helpers
 
-matplotlib.use("Agg")  # not by MPLBACKEND, which the notebooks' kernels would inherit and then store no figure
+matplotlib.use("Agg")  # not by MPLBACKEND: the notebooks' kernels would inherit it
 settings.register_profile("lab", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("lab")
 

@@ -1,7 +1,9 @@
 """What a notebook is stored as: run in order, with outputs that can be compared on another machine. nbval itself runs
 beside these tests; the last ones see that it, and the checks of the notebooks, can fail."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -183,9 +185,21 @@ def small_notebook(folder, four=4):
     return notebook
 
 
-def nbval(folder):
-    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "-p", "no:xdist", "small.ipynb"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+def write(path, *cells):
+    """A notebook of (source, *tags) cells that names an execution count for each and was not run."""
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": ""}})
+    for number, (source, *tags) in enumerate(cells, 1):
+        cell = nbformat.v4.new_code_cell(source, execution_count=number, metadata={"tags": tags})
+        notebook.cells.append(cell)
+    nbformat.write(notebook, path)
+
+
+def nbval(folder, *arguments, **environment):
+    """pytest, as the project configures it, on the notebooks of a folder."""
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "-n", "0", *arguments, "."]
+    return subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
 
 
 def test_nbval_passes_an_unchanged_notebook_and_fails_an_altered_output(tmp_path):
@@ -210,6 +224,76 @@ def test_nbval_fails_an_altered_table(tmp_path):
 def test_a_claim_that_fails_stops_the_notebook(tmp_path):
     with pytest.raises(Exception, match="two and two: expected 4 things"):
         small_notebook(tmp_path, four=5)
+
+
+def test_a_figure_is_stored_whatever_backend_the_environment_names(tmp_path):
+    import nbclient
+
+    source = "import matplotlib.pyplot as plt\n_ = plt.plot([1, 2])\nplt.show()"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    nbclient.NotebookClient(notebook, kernel_name="python3").execute()
+    assert [PNG in output.data for output in notebook.cells[0].outputs] == [True]
+    nbformat.write(notebook, tmp_path / "small.ipynb")
+    result = nbval(tmp_path, MPLBACKEND="Agg")
+    assert result.returncode == 0, result.stdout
+
+
+# --- No cell passes without having run to its end --------------------------------------------------------------------
+
+TRAINS = f"""import sys
+sys.path[:0] = [{str(ROOT)!r}]
+import helpers, torch
+history = helpers.train(helpers.GenModel(12, 64), torch.ones(64, 16, 12), steps=10**9)"""
+CATCHES = """import time
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    pass"""
+PRINTS_ON = """import time
+while True:
+    try:
+        time.sleep(0.2)
+        print("on")
+    except KeyboardInterrupt:
+        pass"""
+
+
+MARKS = """import pytest
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for name in set(item.cell.metadata.tags) & {"skip", "xfail"}:
+            item.add_marker(getattr(pytest.mark, name)(reason="as the test wants"))"""
+EXCUSED = [
+    ("1 + 1\nNone",),
+    ("assert False", "xfail"),
+    ("None", "xfail"),
+    ("None", "skip"),
+    ("None", "nbval-skip"),
+    ("# NBVAL_SKIP\nNone",),
+]
+
+
+@pytest.mark.parametrize("workers, slow", [("0", [CATCHES]), ("2", [TRAINS, PRINTS_ON])], ids=["one", "two workers"])
+def test_a_cell_that_times_out_or_is_excused_fails_and_is_named(tmp_path, workers, slow):
+    (tmp_path / "marks.py").write_text(MARKS)
+    write(tmp_path / "excused.ipynb", *EXCUSED)
+    for number, source in enumerate(slow):
+        write(tmp_path / f"slow{number}.ipynb", ("None",), (source,), ("None",), ("assert False, 'was run'",))
+    result = nbval(tmp_path, "--nbval-cell-timeout=5", "-n", workers, "-p", "marks", PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1, result.stdout
+    for number in range(1, len(EXCUSED)):
+        assert re.search(rf"\w+ excused.ipynb::Cell {number} - was (marked as expected to fail|skipped)", result.stdout)
+    for number in range(len(slow)):
+        assert f"FAILED slow{number}.ipynb::Cell 1 - took longer than 5 s" in result.stdout
+        for later in (2, 3):
+            assert f"ERROR slow{number}.ipynb::Cell {later} - Failed: not run: an earlier cell" in result.stdout
+    assert f" {1 + len(slow)} passed" in result.stdout and "was run" not in result.stdout
+
+
+def test_a_cell_whose_kernel_dies_fails_without_waiting_for_its_limit(tmp_path):
+    write(tmp_path / "dies.ipynb", ("import os\nos._exit(1)",), ("None",))
+    result = nbval(tmp_path)
+    assert result.returncode == 1 and "The kernel died while it ran this cell." in result.stdout
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "data" / "reference").glob("*.csv")), ids=lambda path: path.stem)

@@ -1,0 +1,127 @@
+"""What keeps the series installable and its workflow in step: pinned versions, hooks, the spelling check."""
+
+import importlib.metadata
+import itertools
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))
+PYTHONS = [str(version) for version in WORKFLOW["jobs"]["test"]["strategy"]["matrix"]["python"]]
+SYSTEMS = [("linux", "Linux", "posix"), ("darwin", "Darwin", "posix"), ("win32", "Windows", "nt")]
+MACHINES = [
+    {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": system,
+        "platform_system": name,
+        "os_name": kind,
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }
+    for python, (system, name, kind) in itertools.product(PYTHONS, SYSTEMS)
+]
+
+
+def requirements(name):
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return [Requirement(line.partition("#")[0]) for line in lines if line.partition("#")[0].strip()]
+
+
+def pins(name):
+    return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in requirements(name)}
+
+
+def installed(name, version):
+    """The installed package, or None where it is absent or, as in the job with the newest, not the pinned one."""
+    try:
+        found = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return found if found.version.split("+")[0] == version else None
+
+
+def required(pinned):
+    """The names that requirements.txt leads to on any machine, extras included, and what each one is required by."""
+    asked = [(requirement, "requirements.txt") for requirement in requirements("requirements.txt")]
+    names, done = {}, set()
+    for requirement, by in asked:  # grows while it is walked
+        name = canonicalize_name(requirement.name)
+        names.setdefault(name, by)
+        found = installed(name, pinned.get(name))
+        for extra in {"", *requirement.extras} if found else ():
+            if (name, extra) in done:
+                continue
+            done.add((name, extra))
+            for line in found.requires or ():
+                needed = Requirement(line)
+                if not needed.marker or any(needed.marker.evaluate({**m, "extra": extra}) for m in MACHINES):
+                    asked.append((needed, name))
+    return names
+
+
+def test_requirements_and_constraints_name_one_version_of_each_package():
+    for name in ("requirements.txt", "constraints.txt"):
+        assert all(re.fullmatch(r"==[\w.]+", str(pin.specifier)) for pin in requirements(name)), name
+    direct, all_pins = pins("requirements.txt"), pins("constraints.txt")
+    assert len(all_pins) == len(requirements("constraints.txt"))
+    assert {name: all_pins.get(name) for name in direct} == direct
+
+
+def test_everything_that_is_installed_is_pinned():
+    pinned = pins("constraints.txt")
+    assert {name: by for name, by in required(pinned).items() if name not in pinned} == {}
+
+
+def test_what_is_pinned_installs_on_every_python():
+    assert PROJECT["project"]["requires-python"] == f">={PYTHONS[0]}"
+    for name, version in pins("constraints.txt").items():
+        found = installed(name, version)
+        asks = SpecifierSet((found and found.metadata["Requires-Python"]) or "")
+        assert all(asks.contains(f"{python}.0") for python in PYTHONS), f"{name} {version} asks for Python {asks}"
+
+
+def test_the_hooks_are_of_the_versions_that_are_installed():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    versions = {hook["repo"].rpartition("/")[2].removesuffix("-pre-commit"): hook["rev"] for hook in hooks["repos"]}
+    direct = pins("requirements.txt")
+    assert versions == {name: f"v{direct[name]}" for name in ("ruff", "codespell")}
+
+
+def test_the_workflow_runs_what_there_is():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    steps = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
+    commands = "\n".join(step.get("run", "") for step in steps)
+    targets = re.findall(r"\bmake (?:PYTHON=\S+ )?(\w+)", commands)
+    assert {"test", "lint", "links"} <= set(targets)
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
+    assert "macos-latest" in str(WORKFLOW) and "windows-latest" in str(WORKFLOW)
+
+
+def codespell(*paths):
+    command = [sys.executable, "-m", "codespell_lib", "--toml", str(ROOT / "pyproject.toml"), *map(str, paths)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["code", "markdown"])
+def test_spelling_is_checked_in_the_cells_of_notebooks_and_not_in_their_pictures(tmp_path, kind):
+    misspelt = "teh"  # codespell:ignore
+    make = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}[kind]
+    picture = nbformat.v4.new_output("display_data", {"image/png": f"aaaa/{misspelt}+aaa/{misspelt}=\n"})
+    shown = nbformat.v4.new_code_cell("plot", outputs=[picture])
+    for source, mistakes in ((f"# first\n# {misspelt} second\nlast", 1), ("# the second", 0)):
+        path = tmp_path / f"{mistakes}.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=[make(source), shown]), path)
+        result = codespell(path)
+        assert result.stdout.count(f"{misspelt} ==>") == mistakes and bool(result.returncode) == bool(mistakes)
