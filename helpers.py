@@ -273,7 +273,8 @@ def load_picture(source, size=None, gray=False):
 
         picture = Image.fromarray(getattr(skimage.data, str(path))())
     else:
-        picture = _open(existing(path, "A picture", PICTURE_HELP))
+        path = existing(path, "A picture", PICTURE_HELP)
+        picture = _in_bytes(_open(path), path)
     picture = picture.convert("L" if gray else "RGB")
     if size is not None:
         try:
@@ -289,7 +290,7 @@ def load_picture(source, size=None, gray=False):
 
 
 def _open(path):
-    """The file's picture, whole in memory, upright, 8 bits a channel, without transparency."""
+    """The file's picture as it is stored, whole in memory."""
     if not path.is_file():
         raise LabError(f"{path} is a folder, or no ordinary file. {PICTURE_HELP}")
     try:
@@ -320,6 +321,11 @@ def _open(path):
     except Exception as error:  # Pillow raises of many kinds, whatever it meets first in a damaged file
         told = f"{path} is damaged, or of a rare kind: {error}."
         raise LabError(f"{told} Get a whole copy of the file, or export it as JPEG or PNG.") from error
+    return picture
+
+
+def _in_bytes(picture, path):
+    """The picture upright, 8 bits a channel, without transparency."""
     tags = getattr(picture, "tag_v2", {})  # a TIFF's
     if tags.get(254) == 1:  # its NewSubfileType: a reduced version of another image
         raise LabError(f"{path} begins with a preview, as a camera's raw file does. Export it as JPEG or PNG.")
@@ -328,31 +334,25 @@ def _open(path):
         kind = {1: "unsigned", 2: "signed", 3: "floating-point"}.get(kinds[0], "unusual")
         told = f"{path} holds {bits}-bit {kind} values, whose black and white are unknown."
         raise LabError(f"{told} Save it with 8 bits.")
-    picture = _upright(picture)
-    if picture.mode.startswith("I;16"):
-        return _to_bytes(picture, bits, inverted=tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # a broken EXIF block, on which Pillow raises of many kinds, says nothing
+        turn = None
+    picture = picture if turn is None else picture.transpose(turn)
+    if picture.mode.startswith("I;16"):  # grey of 16 bits, or a microscope's 12
+        white = 2**bits - 1
+        values = np.asarray(picture)
+        values = np.where(values == picture.info.get("transparency"), white, values)  # its transparent value, if any
+        if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # a scanner's 0 may be white
+            values = white - values
+        return Image.fromarray(np.round(values / (white / 255)).astype(np.uint8))
     picture = picture.convert({"La": "LA", "LAB": "RGB"}.get(picture.mode, picture.mode))  # the only ways out of these
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture
-
-
-def _upright(picture):
-    try:
-        turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # a broken EXIF block, on which Pillow raises of many kinds, says nothing
-        turn = None
-    return picture if turn is None else picture.transpose(turn)
-
-
-def _to_bytes(picture, bits, inverted):
-    """A grey picture of 16 bits (a microscope's may have 12) as one of 8; `inverted`, 0 is white."""
-    white = 2**bits - 1
-    values = np.asarray(picture)
-    values = np.where(values == picture.info.get("transparency"), white, values)  # its one transparent value, if any
-    values = white - values if inverted else values
-    return Image.fromarray(np.round(values / (white / 255)).astype(np.uint8))
 
 
 def binarize(picture, threshold=128):
@@ -502,10 +502,10 @@ def load_mnist(source=None):
 
     Raises LabError, which says what to do, where there is none or what is there is damaged.
     """
-    if source is None:
-        source = os.environ.get("PIXELRNN_MNIST", "")
-    if isinstance(source, str) and not source:
-        raise LabError(f"MNIST is not part of this project. {MNIST_HELP}")
+    if isinstance(source, str | None):
+        source = source or os.environ.get("PIXELRNN_MNIST")
+        if not source:
+            raise LabError(f"MNIST is not part of this project. {MNIST_HELP}")
     path = as_path(source, "MNIST's folder or .npz")
     path = _download_mnist() if str(path) == "download" else existing(DATA.parent / path, "MNIST", MNIST_HELP)
     try:

@@ -366,12 +366,12 @@ def test_the_preview_of_a_raw_file_is_not_the_picture(tmp_path):
 # EXIF
 
 
-def exif(orientation, broken=False):
+def exif(orientation):
     block = Image.Exif()
     block[0x0112] = orientation
-    block[0x0132] = "2020:01:01 00:00:00"
-    data = block.tobytes()
-    return data.replace(struct.pack("<HHI", 0x0132, 2, 20), struct.pack("<HHI", 0x0132, 5, 20)) if broken else data
+    block[0x011A] = 72.0  # pixels per inch
+    block[0x0132] = "2020"
+    return block.tobytes()
 
 
 @pytest.mark.parametrize("format", ["JPEG", "MPO", "PNG", "WEBP", "AVIF", "TIFF"])
@@ -387,12 +387,14 @@ def test_photograph_is_turned_as_the_camera_was(tmp_path, format, orientation):
 
 
 BROKEN_EXIF = {
+    "cut short": exif(1)[:30],
     "no TIFF header": b"Exif\0\0garbage!",
     "header cut short": b"Exif\0\0II*\0",
     "twice": b"Exif\0\0Exif\0\0II*\0",
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("name", BROKEN_EXIF)
 def test_a_broken_exif_block_says_nothing(tmp_path, format, name):
@@ -405,10 +407,17 @@ def test_a_broken_exif_text_says_nothing(tmp_path):
     assert loaded(tmp_path, png(8, 0, [b"\1\2"], text)).shape == (1, 2, 3)
 
 
-def test_an_orientation_beside_a_broken_tag_is_followed(tmp_path):
-    for format in ("JPEG", "PNG", "WEBP"):
-        contents = encoded([NOISE[:32]], format=format, exif=exif(6, broken=True))
-        assert loaded(tmp_path, contents).shape == (64, 32, 3)
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    ("tag", "kind", "wrong"),
+    [(0x011A, 5, 2), (0x0132, 2, 3)],
+    ids=["Pillow's exif_transpose fails on it", "Pillow warns of it"],
+)
+def test_an_orientation_beside_a_broken_tag_is_followed(tmp_path, format, tag, kind, wrong):
+    block = exif(6).replace(struct.pack(">HH", tag, kind), struct.pack(">HH", tag, wrong))
+    assert block != exif(6)
+    assert loaded(tmp_path, encoded([NOISE[:32]], format=format, exif=block)).shape == (64, 32, 3)
 
 
 def test_a_phones_photograph_with_a_second_picture_behind_it(tmp_path):
@@ -485,9 +494,9 @@ def test_a_changed_byte_ends_in_a_picture_or_a_word(tmp_path, format, seed):
     [
         ("", "wanted"),
         ("a\0b.png", "wanted"),
-        ("a" * 300 + ".png", "cannot be looked at"),
-        ("data:image/png;base64," + "A" * 5000, "cannot be looked at"),
-        ("~no_such_user/picture.png", "cannot be looked at"),
+        ("a" * 300 + ".png", "cannot be looked at|no file"),  # as the system has it
+        ("data:image/png;base64," + "A" * 5000, "cannot be looked at|no file"),
+        ("~no_such_user/picture.png", "cannot be looked at|no file"),
         ("folder", "is a folder"),
         (Path("folder"), "is a folder"),
     ],
@@ -495,9 +504,8 @@ def test_a_changed_byte_ends_in_a_picture_or_a_word(tmp_path, format, seed):
 def test_a_path_that_names_no_file(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
-    with pytest.raises(helpers.LabError, match=message) as raised:
+    with pytest.raises(helpers.LabError, match=message):
         helpers.load_picture(name)
-    assert len(str(raised.value)) < 500
 
 
 def test_home_and_paths_and_a_bundled_name_as_a_path(tmp_path, monkeypatch):
@@ -794,7 +802,7 @@ def is_mnist(images):
 def test_mnist_from_its_own_files(folder, monkeypatch):
     assert is_mnist(helpers.load_mnist(folder)) and is_mnist(helpers.load_mnist(str(folder)))
     monkeypatch.setenv("PIXELRNN_MNIST", str(folder))
-    assert is_mnist(helpers.load_mnist())
+    assert is_mnist(helpers.load_mnist()) and is_mnist(helpers.load_mnist(""))
 
 
 @pytest.mark.parametrize("names", helpers.MNIST_ARRAYS, ids=["train_images", "x_train"])
@@ -900,7 +908,7 @@ def test_other_files_than_mnists(tmp_path, no_setting, name, contents):
 
 @pytest.mark.parametrize("source", ["~no_such_user/mnist.npz", "m" * 300, "a\0b"])
 def test_a_path_of_mnist_that_cannot_be_looked_at(no_setting, source):
-    with pytest.raises(helpers.LabError, match=r"cannot be looked at|names no file"):
+    with pytest.raises(helpers.LabError, match=r"cannot be looked at|no file"):
         helpers.load_mnist(source)
 
 
