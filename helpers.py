@@ -32,6 +32,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import matplotlib.font_manager
 import matplotlib.pyplot as plt
 import numpy as np
 import safetensors
@@ -39,7 +40,6 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from matplotlib import font_manager
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -1771,7 +1771,7 @@ def fraction_on_pace(losses, reference, factor=2.0, floor=0.0):
 FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "Droid Sans Fallback")  # Linux
 FONTS += ("Hiragino Sans", "Heiti TC", "Apple SD Gothic Neo", "Arial Unicode MS")  # macOS
 FONTS += ("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Leelawadee UI", "Nirmala UI")  # Windows
-INSTALLED = [font for font in FONTS if font in font_manager.get_font_names()]
+INSTALLED = [font for font in FONTS if font in matplotlib.font_manager.get_font_names()]
 plt.rcParams["font.family"] = ["sans-serif", *INSTALLED]
 warnings.filterwarnings("ignore", message="Glyph [0-9]+ ")
 
