@@ -1090,10 +1090,11 @@ def several_processes(device):
     """While it lasts, `train` splits its batches over the processes that torchrun started; one alone stays alone.
 
     They talk through NCCL where each has a GPU of its own, else through Gloo. Only rank 0 prints and warns; that only
-    rank 0 writes is up to the caller (see `process`).
+    rank 0 writes is up to the caller (see `process`). Once in a program, around all of it: a second group of the same
+    processes could read the addresses of the first, and wait for them. Within another it adds nothing.
     Raises LabError where they do not find each other. What takes ten minutes longer on one process ends all.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or process()[1] > 1:
         yield
         return
     if not dist.is_available():

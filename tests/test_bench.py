@@ -1,6 +1,7 @@
 """`make bench`, on a small MNIST: what is stored says how it was made, and nothing is lost or passed off."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,11 +64,67 @@ def test_what_it_stored_says_how_to_do_it_again(place):
 @pytest.mark.parametrize("name", bench.MODELS)
 def test_every_model_of_the_race_runs(place, name):
     """On digits of 8 x 8, with the race's own recipe; one update is enough."""
-    bench.main(["--data", "digits", "--seconds", "0.01", "--model", name])
+    bench.main(["--data", "digits", "--seconds", "0.01", "--model", name, "--device", "cpu"])
     (path,) = (place / "build").glob(f"digits_{name}_*_fixed_0.01s.csv")
     protocol, table = helpers.load_benchmark(path)
     assert protocol["model"] == name and (protocol["training images"], protocol["measured images"]) == (1297, 500)
     assert 0 < table["nats"][-1] < 100
+    wanted = bench.MODELS[name].recipe.get("bfloat16", False)
+    assert protocol["bfloat16"] == (wanted and helpers.has_bfloat16("cpu"))  # what was used, not what was asked for
+    assert (protocol["device"], protocol["processes"]) == ("cpu", 1)
+
+
+MEMBERS = ["--data", "digits", "--model", "joint", "--size", "4", "--seconds", "0.05", "--members"]
+
+
+def test_members_are_averaged_and_said_who_trained_how_long(place):
+    for seed in ("0", "1"):
+        bench.main([*MEMBERS, "--seeds", seed])
+    weights = [place / "build" / f"digits_joint_4_fixed_0.05s_member{seed}.safetensors" for seed in (1, 0)]
+    bench.main(["--average", *map(str, weights), "--device", "cpu"])
+    protocol, table = helpers.load_benchmark(place / "build" / "digits_joint_4_fixed_0.05s_members1-0.csv")
+    ends = [helpers.load_benchmark(path.with_suffix(".csv"))[1] for path in weights]
+    seconds, updates, nats = ([end[name][-1] for end in ends] for name in ("seconds", "updates", "nats"))
+    assert table["seed"].tolist() == [1, 0] and table["updates"].tolist() == np.cumsum(updates).tolist()
+    np.testing.assert_allclose(table["seconds"], np.cumsum(seconds), atol=0.06)
+    assert abs(table["nats"][0] - nats[0]) < 0.002  # an average of one, on the same pictures
+    assert min(nats) - 5 < table["nats"][1] < np.mean(nats) + 0.002
+    assert [member["seconds"] for member in protocol["members"]] == seconds
+    assert protocol["command"].endswith(f"--average {weights[0].name} {weights[1].name} --device cpu")
+
+
+def test_members_hold_out_the_same_digits():
+    def held_out(seed, members):
+        return bench.pictures(SimpleNamespace(data="digits", members=members), seed)[1]
+
+    assert held_out(0, True).equal(held_out(1, True)) and not held_out(0, False).equal(held_out(1, False))
+
+
+def test_members_that_do_not_go_together_are_told(place):
+    bench.main([*MEMBERS, "--seeds", "0", "1"])
+    bench.main([*MEMBERS, "--seeds", "2", "--seconds", "0.04"])
+    first, second, other = sorted((place / "build").glob("*.safetensors"), key=lambda path: path.stem[-1])
+    with pytest.raises(SystemExit, match="differ in budget"):
+        bench.main(["--average", str(first), str(other)])
+    with pytest.raises(SystemExit, match="different seeds; these have 0, 0"):
+        bench.main(["--average", str(first), str(first)])
+    second.with_suffix(".csv").unlink()
+    with pytest.raises(SystemExit, match="Copy it here with its weights"):
+        bench.main(["--average", str(first), str(second)])
+    with pytest.raises(SystemExit) as stopped:
+        bench.main(["--average", str(first), "--seconds", "3"])
+    assert stopped.value.code == 2
+
+
+def test_what_cannot_be_a_member_is_told_before_it_is_trained(place, monkeypatch):
+    monkeypatch.setattr(helpers, "train", None)
+    with pytest.raises(SystemExit, match="joint head"):
+        bench.main(["--data", "digits", "--model", "independent", "--members"])
+
+
+def test_a_device_that_is_not_here_is_told(place):
+    with pytest.raises(SystemExit, match="no device 'nowhere'"):
+        bench.main([*SMALL, "--device", "nowhere"])
 
 
 def test_a_run_has_a_process_of_its_own():

@@ -1,6 +1,7 @@
 """Several processes train one model as one process would, and stop together. Started by torchrun, this file is one of
 those processes: each launch of two checks several things, since starting torch takes the most of it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -53,11 +54,13 @@ class Noted(torch.nn.Module):
 
     def __init__(self, before=lambda count: None):
         super().__init__()
-        self.weight, self.drawn, self.before = torch.nn.Parameter(torch.ones(1)), [], before
+        self.weight, self.before = torch.nn.Parameter(torch.ones(1)), before
+        self.drawn, self.sizes = [], []
 
     def loss(self, sequences):
         self.before(len(self.drawn))
         self.drawn.append(torch.rand(1).item())
+        self.sizes.append(len(sequences))
         return (self.weight * sequences).square().mean() * self.drawn[-1]
 
 
@@ -87,34 +90,31 @@ def timed(rank):
 
 
 def agreeing(folder):
-    with helpers.several_processes(torch.device("cpu")):
-        rank, _ = helpers.process()
-        print("said once")
-        own_chance = Noted()
-        helpers.train(own_chance, GREY, steps=3, batch_size=4)
-        results = {
-            "trained": trained(rank, dropout=0.0),
-            "dropout": trained(rank, dropout=0.5),
-            "drawn": own_chance.drawn,
-            "uneven": refused(batch_size=3),
-            "batch norm": refused(norm="batch"),
-            "interrupted": interrupted(rank),
-            "seconds": timed(rank),
-        }
+    rank, _ = helpers.process()
+    print("said once")
+    own_chance = Noted()
+    helpers.train(own_chance, GREY, steps=3, batch_size=4)
+    results = {
+        "trained": trained(rank, dropout=0.0),
+        "dropout": trained(rank, dropout=0.5),
+        "drawn": own_chance.drawn,
+        "sizes": own_chance.sizes,
+        "uneven": refused(batch_size=3),
+        "batch norm": refused(norm="batch"),
+        "interrupted": interrupted(rank),
+        "seconds": timed(rank),
+    }
     (folder / f"{rank}.json").write_text(json.dumps(results))
+    if rank:
+        bench.store = helpers.save_model = None  # not to be called
     bench.main(["--data", "digits", "--seconds", "0.1", "--model", "joint-fast", "--members"])
 
-    failing()
-    (folder / "not ended").touch()
-
-
-def failing():
     def fail(count):
-        if helpers.process()[0] == 1 and count == 2:
+        if rank == 1 and count == 2:
             raise helpers.LabError("Rank 1 is out of numbers.")
 
-    with helpers.several_processes(torch.device("cpu")):
-        helpers.train(Noted(fail), GREY, seconds=600)
+    helpers.train(Noted(fail), GREY, seconds=600)
+    (folder / "not ended").touch()
 
 
 def endless(folder):
@@ -129,19 +129,26 @@ def endless(folder):
     (folder / f"ended {os.environ['RANK']}").touch()
 
 
+@contextlib.contextmanager
 def launched(scenario, folder):
+    """The launcher of two processes, all of which end with the test."""
     words = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc_per_node=2", __file__]
-    return subprocess.Popen(
-        [sys.executable, *words, scenario, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, *words, scenario, str(folder)], **pipes)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()  # torchrun ends those that it started
+            process.communicate()
 
 
 @pytest.fixture(scope="module")
 def agreed(tmp_path_factory):
     """What both processes gave, rank 0's and rank 1's; how they ended; the folder."""
     folder = tmp_path_factory.mktemp("agreed")
-    process = launched("agreeing", folder)
-    printed, errors = process.communicate(timeout=300)
+    with launched("agreeing", folder) as process:
+        printed, errors = process.communicate(timeout=300)
     assert (folder / "1.json").exists(), errors
     results = [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
     return results, SimpleNamespace(code=process.returncode, printed=printed, errors=errors), folder
@@ -153,6 +160,7 @@ def test_two_processes_train_as_one(agreed):
     np.testing.assert_allclose(two["trained"]["loss"], alone["loss"], rtol=1e-5)
     np.testing.assert_allclose(two["trained"]["weights"], alone["weights"], atol=1e-4)
     assert two["trained"]["next"] == alone["next"]
+    assert [results["sizes"] for results in agreed[0]] == [[2, 2, 2]] * 2  # each half a batch
 
 
 @pytest.mark.parametrize("run", ["trained", "dropout"])
@@ -202,13 +210,13 @@ def test_an_error_on_one_rank_ends_all_with_its_message(agreed):
 
 
 def test_ctrl_c_ends_all_and_stores_nothing(tmp_path):
-    process = launched("endless", tmp_path)
-    for rank in (0, 1):
-        while not (tmp_path / f"started {rank}").exists():
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.1)
-    process.send_signal(signal.SIGINT)  # as a terminal does; torchrun passes it on
-    printed, _ = process.communicate(timeout=300)
+    with launched("endless", tmp_path) as process:
+        for rank in (0, 1):
+            while not (tmp_path / f"started {rank}").exists():
+                assert process.poll() is None, process.communicate()[1]
+                time.sleep(0.1)
+        process.send_signal(signal.SIGINT)  # as a terminal does; torchrun passes it on
+        printed, _ = process.communicate(timeout=300)
     assert printed.count("Interrupted: this run is not stored.") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"started 0", "started 1", "ended 0", "ended 1"}
 
@@ -228,4 +236,5 @@ def test_processes_that_do_not_find_each_other_are_told(monkeypatch):
 
 if __name__ == "__main__":
     bench.ROOT = Path(sys.argv[2])
-    {"agreeing": agreeing, "endless": endless}[sys.argv[1]](bench.ROOT)
+    with helpers.several_processes(torch.device("cpu")):
+        {"agreeing": agreeing, "endless": endless}[sys.argv[1]](bench.ROOT)
