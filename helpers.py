@@ -975,7 +975,7 @@ def save_model(model, path):
         model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
     name = type(model).__name__
     try:
-        settings = plain(getattr(model, "settings", {}))
+        settings = getattr(model, "settings", {})  # a model of the reader's own may have none
         if _structure(_built(name, settings)) != _structure(model):
             raise LabError("It is no longer what its settings build.")
         metadata = {"settings": json.dumps({"model": name, **settings})}  # one entry: several come in any order

@@ -417,8 +417,17 @@ def test_where_no_file_can_be(tmp_path, build):
         with pytest.raises(helpers.LabError, match=said):
             helpers.save_model(build(), tmp_path / name)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_what_is_no_file_is_not_replaced(tmp_path, build):
+    """A pipe, in a folder of its own: a device, which root could replace, belongs to the whole machine."""
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(helpers.LabError, match="there is a folder or a device"):
-        helpers.save_model(build(), os.devnull)  # which root could replace
+        helpers.save_model(build(), tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(helpers.LabError, match="is a folder or a device"):
+        helpers.load_model(tmp_path / "pipe")
 
 
 def test_a_protected_file_is_left(saved, monkeypatch, build):
