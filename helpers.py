@@ -997,10 +997,11 @@ def load_model(path):
     Raises LabError for a file that is missing, damaged or not to be read.
     """
     with reading(path, "A weights file", "Train a model and write it with save_model.") as path:
-        with safetensors.safe_open(path, framework="pt") as file:
-            settings = json.loads((file.metadata() or {}).get("settings", "null"))
-            # Copies, since these tensors lie in the file.
-            weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        # Read at once: safe_open opens a file twice, between which another process may put a new one in its place.
+        data = path.read_bytes()
+        weights = safetensors.torch.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        settings = json.loads(header.get("__metadata__", {}).get("settings", "null"))
         if not isinstance(settings, dict):
             raise LabError("It holds no settings of a model.")
         model = _built(settings.pop("model", "GenModel"), settings)  # the first files named no model
