@@ -1277,7 +1277,7 @@ def train(
     Sequences are moved to the model's device. Within `several_processes` each takes a part of every batch; call it in
     all of them with the same arguments. Loss, gradients, seconds and an interrupt are common to all.
     An interrupt (Ctrl-C, or the stop button) returns what was trained so far, with `history.interrupted` set, to a
-    person who is watching; a run that nobody watches (nbval, papermill, nbconvert, pytest) ends with it.
+    person who is watching; a run that nobody watches (nbval, nbconvert, papermill, pytest) ends with it.
     Raises TrainingError, before the update, when the loss or its gradient is not finite.
     """
     if (steps is None) == (seconds is None):
