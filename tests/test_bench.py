@@ -186,7 +186,8 @@ def test_an_interrupt_between_two_runs_keeps_the_first(place, monkeypatch, capsy
     ],
     ids=str,
 )
-def test_what_cannot_be_asked_for_is_told(place, words):
+def test_what_cannot_be_asked_for_is_told(place, monkeypatch, words):
+    monkeypatch.setattr(bench, "bench", lambda arguments: [])
     with pytest.raises(SystemExit) as stopped:
         bench.main(words)
     assert stopped.value.code == 2
@@ -198,7 +199,8 @@ def test_without_mnist_it_says_what_to_do(place, monkeypatch):
         bench.main(SMALL)
 
 
-def test_a_size_that_is_no_size_is_told(place, capsys):
+def test_a_size_that_is_no_size_is_told(place, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "bench", lambda arguments: [])
     with pytest.raises(SystemExit):
         bench.main(["--model", "joint", "--size", "0"])
     assert "--size: it must be a whole number of at least 1, not 0" in capsys.readouterr().err
