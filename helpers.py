@@ -1393,10 +1393,10 @@ class Muon(torch.optim.Optimizer):
 
 def _optimizers(weights, name, learning_rate, weight_decay):
     if name == "adam":
-        return [torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay)]
+        return [torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay, fused=True)]
     matrices, vectors = [w for w in weights if w.ndim == 2], [w for w in weights if w.ndim != 2]
     parts = [Muon(matrices, learning_rate, weight_decay)] if matrices else []
-    return parts + ([torch.optim.Adam(vectors, lr=learning_rate)] if vectors else [])
+    return parts + ([torch.optim.Adam(vectors, lr=learning_rate, fused=True)] if vectors else [])
 
 
 def _batches(sequences, batch_size):
