@@ -210,3 +210,13 @@ def test_bad_levels(build, levels):
 def test_bad_given(build, given):
     with pytest.raises(helpers.LabError, match=r"reads \(batch, steps, 2\)|outside \[0, 1\]"):
         helpers.generate(build(), STEPS, given)
+
+
+def test_work_is_counted_as_by_hand_and_a_kept_state_saves_it():
+    """An LSTM's gates and its head, for each row; reading all rows above again costs 1 + 2 + 3 + 4 of them."""
+    model = helpers.GenModel(3, 5)
+    row = 4 * 5 * (3 + 5) + 5 * 3
+    assert helpers.multiply_adds(lambda: model.teacher_forced(torch.zeros(1, 4, 3))) == 4 * row
+    assert helpers.multiply_adds(lambda: helpers.generate(model, 4)) == 4 * row
+    again = helpers.multiply_adds(lambda: helpers.generate(model, 4, cached=False))
+    assert again == (1 + 2 + 3 + 4) * 4 * 5 * (3 + 5) + 4 * 5 * 3
