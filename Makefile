@@ -14,13 +14,13 @@ override NB := $(value NB)
 override IMAGE := $(value IMAGE)
 override BENCH := $(value BENCH)
 export NB IMAGE BENCH
-# What would change a notebook or its checks; series.py says the same to those without make.
+# What would change a notebook or its checks; tools/series.py says the same to those without make.
 unexport MPLBACKEND PYTHONDEVMODE PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS
 
 .PHONY: notebooks test portability links lab reference bench stored lint clean setup
 
 notebooks: $(READY)
-	@$(BIN)/python series.py run --notebook="$$NB" --image="$$IMAGE"
+	@$(BIN)/python tools/series.py run --notebook="$$NB" --image="$$IMAGE"
 
 test: $(READY)
 	@$(BIN)/python -m pytest
@@ -39,15 +39,15 @@ lab: $(READY)
 
 # The loss curves of five seeds that data/reference/ holds.
 reference: $(READY)
-	@$(BIN)/python series.py reference --notebook="$$NB"
+	@$(BIN)/python tools/series.py reference --notebook="$$NB"
 
 # The race: nats after some seconds, e.g. BENCH="--model joint --seconds 900"; PIXELRNN_MNIST says where MNIST is.
 bench: $(READY)
-	@$(BIN)/python -c 'import os, shlex, sys; os.execv(sys.executable, [sys.executable, "bench.py", *shlex.split(os.environ["BENCH"])])'
+	@$(BIN)/python -c 'import os, shlex, sys; os.execv(sys.executable, [sys.executable, "tools/bench.py", *shlex.split(os.environ["BENCH"])])'
 
 # The outputs that the notebooks carry.
 stored: $(READY)
-	@$(BIN)/python series.py stored --notebook="$$NB"
+	@$(BIN)/python tools/series.py stored --notebook="$$NB"
 
 lint: $(READY)
 	@$(BIN)/python -m ruff check .

@@ -13,252 +13,41 @@ Source of the experiments: "PixelRNN, image generation with RNN (lab note 1: mod
 
 import contextlib
 import copy
-import csv
-import datetime
-import gzip
 import io
 import itertools
-import json
 import math
-import numbers
-import os
-import re
-import secrets
-import signal
-import sys
 import time
 import warnings
-import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import matplotlib.font_manager
 import matplotlib.pyplot as plt
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
-DATA = Path(__file__).parent / "data"
+import devices
+import muon
+from files import LabError, choice, number, whole
+from joint import JointHead
+from photos import open_picture
 
 # scikit-image imports pooch, and pooch a progress bar that asks, in a notebook, for widgets which nothing here uses.
 warnings.filterwarnings("ignore", message="IProgress not found")
-
-# A recurrent step waits for the one before it, and small steps share out badly: one thread is the fastest here.
-if "OMP_NUM_THREADS" not in os.environ:
-    torch.set_num_threads(1)
-
-
-def use_all_cores():
-    """As many threads as this process may use, for large matrices; OMP_NUM_THREADS, where it is set, still decides."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-
-
-class LabError(ValueError):
-    """Something the reader can mend: the message says what is wrong and what to do."""
-
-
-def whole(name, value, minimum=1):
-    """`value` if it is a whole number of at least `minimum`, else a LabError that names it."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise LabError(f"{name} must be a whole number of at least {minimum}, not {value!r}.")
-    return int(value)
-
-
-def number(name, value, least=0.0, most=math.inf, above=False):
-    """`value` if it is a finite number from `least` (or above it) to `most`, else a LabError that names it."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
-    if not (real and math.isfinite(value) and (least < value if above else least <= value) and value <= most):
-        up_to = f" and at most {most:g}" if most < math.inf else ""
-        raise LabError(
-            f"{name} must be a number {'above' if above else 'of at least'} {least:g}{up_to}, not {value!r}."
-        )
-    return float(value)
-
-
-def wholes(name, values, minimum=1):
-    """`values`, one whole number or several, as a list of at least one, each at least `minimum`; else a LabError."""
-    values = list(values) if np.iterable(values) else [values]
-    if not values:
-        raise LabError(f"{name} must hold at least one whole number.")
-    return [whole(f"Each of {name}", value, minimum) for value in values]
-
-
-def choice(name, value, allowed):
-    """`value` if it is one of `allowed`, else a LabError that lists them."""
-    if value not in tuple(allowed):
-        raise LabError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
-    return value
-
-
-# ======================================================================================================================
-# Files: found, read and written, or a LabError that says what to do
-# ======================================================================================================================
-
-
-class NoFileError(LabError):
-    """There is no such file; anything else that keeps one from being read is a plain LabError."""
-
-
-def as_path(value, wanted):
-    """`value`, a string or a path, as a Path whose ~ stands for the home folder; `wanted` says what it should name."""
-    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
-        raise LabError(f"{wanted} is wanted, as a path, not {type(value).__name__}.")
-    if not str(value).strip() or str(value) == "." or "\0" in str(value):
-        raise LabError(f"{wanted} is wanted, as a path; {str(value)!r} names no file.")
-    try:
-        os.fsencode(value)  # letters that this system's names cannot have
-        return Path(value).expanduser()
-    except (RuntimeError, UnicodeEncodeError) as error:  # RuntimeError: ~somebody, whose home is not known
-        raise LabError(f"The path {_shortened(repr(value))} cannot be looked at: {error}") from error
-
-
-def existing(value, wanted, advice=""):
-    """`as_path` of a file or folder that is there and may be read, else a LabError (NoFileError where there is nothing)
-    that ends on `advice`."""
-    path = as_path(value, wanted)
-    told = _shortened(path)
-    try:
-        path.stat()  # unlike exists(), it tells a missing file from one that cannot be looked at
-        if not os.access(path, os.R_OK):
-            raise LabError(f"{told} may not be read by this user. Change its permissions, or read a copy.")
-    except FileNotFoundError as error:
-        raise NoFileError(f"There is no file {told}. {advice}".rstrip()) from error
-    except OSError as error:  # a name that is too long, a folder that is locked, a file where a folder should be
-        raise LabError(f"{told} cannot be looked at: {error.strerror or error}. {advice}".rstrip()) from error
-    return path
-
-
-@contextlib.contextmanager
-def reading(value, wanted, advice=""):
-    """Yields the path of an `existing` file; whatever is raised while it is read becomes a LabError that says so."""
-    path = existing(value, wanted, advice)
-    if not path.is_file():
-        raise LabError(f"{_shortened(path)} is a folder or a device. {wanted} is wanted. {advice}".rstrip())
-    try:
-        yield path
-    except OSError as error:
-        raise LabError(f"{_shortened(path)} cannot be read: {error.strerror or error}. {advice}".rstrip()) from error
-    except Exception as error:  # there is no telling what a damaged file leads to
-        reason = _shortened(" ".join(str(error).split())).rstrip(".")
-        raise LabError(f"{_shortened(path)} is damaged or is something else: {reason}. {advice}".rstrip()) from error
-
-
-@contextlib.contextmanager
-def written_whole(value, wanted):
-    """Yields the path of an unfinished file beside `value`, which takes its place once all is written, or not at all.
-
-    Folders that are missing are made; a link stays a link, and what it names is written. Raises LabError, the old file
-    untouched, where it cannot be written. Of two processes that write the same file at once, the file of the one that
-    ends last is there in the end, whole.
-    """
-    told = as_path(value, wanted)
-    path = Path(os.path.realpath(told))
-    # A name of its own, also among processes of several machines, and no longer than a name may be.
-    unfinished = path.parent / f"{path.name[:40]}.{secrets.token_hex(4)}.unfinished"
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError(0, "there is a folder or a device of that name")
-        if path.exists() and not os.access(path, os.W_OK):  # it could be replaced all the same: that asks the folder
-            raise OSError(0, "the file that is there is write-protected")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        os.replace(unfinished, path)
-    except (OSError, UnicodeError, safetensors.SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            reason = "a file stands where its folder should be"
-        kept = "Nothing was lost, and a file that was there is as it was. Free some space, or name another place."
-        raise LabError(f"{_shortened(told)} cannot be written: {reason}. {kept}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-
-
-def plain(value):
-    """`value` as JSON keeps it: numpy's and torch's numbers and arrays as Python's, a path as its text, a tuple as a
-    list; anything else as it is."""
-    if isinstance(value, dict):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | range):
-        return [plain(one) for one in value]
-    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
-        return value.tolist()
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def write_table(path, settings, names, rows):
-    """A CSV in UTF-8, whatever the locale: a comment with the settings as JSON, the names of the columns, the rows.
-
-    Raises LabError where it cannot be written, or a setting is none that JSON keeps; the old file then stays.
-    """
-    try:
-        head = json.dumps(settings)
-    except (TypeError, ValueError) as error:
-        advice = "Use Python's own numbers, texts and lists."
-        raise LabError(f"{path} is left as it is: its settings cannot be written ({error}). {advice}") from error
-    with (
-        written_whole(path, "A name for a CSV file") as unfinished,
-        unfinished.open("w", encoding="utf-8", newline="") as file,
-    ):
-        file.write(f"# {head}\n")
-        csv.writer(file).writerows([names, *rows])
-
-
-def read_table(path, advice="", labels=0):
-    """What `write_table` wrote: settings, names of the columns, and rows: the first `labels` columns as lists of text,
-    the others as numbers, (rows, columns - labels). Raises LabError, which ends on `advice`, where that cannot be."""
-    with reading(path, "A CSV file", advice) as path, path.open(encoding="utf-8-sig", newline="") as file:
-        settings = json.loads(file.readline().removeprefix("# "))  # -sig: Excel puts a mark before it
-        names, *rows = csv.reader(file, strict=True)
-        numbers = np.array([row[labels:] for row in rows], dtype=float)
-        if not isinstance(settings, dict) or numbers.shape != (len(rows), len(names) - labels):
-            raise ValueError("its first line holds no settings, or its rows are not of one length")
-    return settings, names, [row[:labels] for row in rows], numbers
-
-
-def _shortened(told, most=200):
-    """A path or text, cut where it is too long for a message."""
-    text = str(told)
-    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"
 
 
 # ======================================================================================================================
 # Data: a picture becomes a sequence, and back again exactly
 # ======================================================================================================================
 
-# scikit-image carries these in its package, so that no download is needed.
-BUNDLED = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "rocket")
-PICTURE_HELP = f"Give the path of a picture, or one of the bundled names: {', '.join(BUNDLED)}."
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF", "BMP", "GIF")  # JPEG includes MPO, which phones write
-# What turns a picture upright, by its EXIF orientation (1 is upright). Pillow's own exif_transpose writes the rest of
-# the EXIF block anew as well, and fails where any of it is broken.
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# Pillow's own reader of uncompressed TIFFs scrambles those that are turned, and 16-bit channels in separate planes.
-TiffImagePlugin.READ_LIBTIFF = True
-# One text of a PNG (a prompt, a workflow) may be as long as Pillow allows for all of them together: 64 MB.
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
-
 
 def load_picture(source, size=None, gray=False):
     """A picture as uint8 (rows, columns, channels): 1 channel if `gray`, else 3 (red, green, blue).
 
-    source: the name of a bundled picture (see BUNDLED), or the path of a PNG, JPEG (also a phone's MPO: its first
+    source: the name of a bundled picture (photos.BUNDLED), or the path of a PNG, JPEG (also a phone's MPO: its first
         picture), WebP, TIFF, AVIF, BMP or GIF file with one picture. Transparent pixels are laid over white, 16-bit
         values are scaled to 8 bits, a photograph is turned the way its camera was held.
     size: None keeps the picture's size; a whole number or (rows, columns) cuts the largest centred part of that shape
@@ -267,15 +56,7 @@ def load_picture(source, size=None, gray=False):
     Raises LabError, which says what to do, for a file that is missing, unreadable, damaged, animated, too large, not a
     picture, or of values whose black and white are unknown (signed, 32-bit or floating-point).
     """
-    path = as_path(source, f"A picture's file, or one of the bundled names ({', '.join(BUNDLED)}),")
-    if str(path) in BUNDLED:
-        import skimage.data  # here, so that reading one's own file does not wait for scikit-image
-
-        picture = Image.fromarray(getattr(skimage.data, str(path))())
-    else:
-        path = existing(path, "A picture", PICTURE_HELP)
-        picture = _in_bytes(_open(path), path)
-    picture = picture.convert("L" if gray else "RGB")
+    picture = open_picture(source).convert("L" if gray else "RGB")
     if size is not None:
         try:
             rows, columns = size
@@ -287,72 +68,6 @@ def load_picture(source, size=None, gray=False):
         picture = ImageOps.fit(picture, (columns, rows), method=Image.Resampling.LANCZOS)
     pixels = np.array(picture)
     return pixels.reshape(pixels.shape[0], pixels.shape[1], -1)  # grey: (rows, columns) -> (rows, columns, 1)
-
-
-def _open(path):
-    """The file's picture as it is stored, whole in memory."""
-    if not path.is_file():
-        raise LabError(f"{path} is a folder, or no ordinary file. {PICTURE_HELP}")
-    try:
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they are about metadata that is not used
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(file, formats=FORMATS)
-            # An MPO is one photograph, which its preview, depth map or brighter version may follow.
-            frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
-            if frames > 1:
-                parts = "pages" if picture.format == "TIFF" else "frames"
-                raise LabError(f"{path} holds {frames} {parts}. Save the one you want as a PNG of its own.")
-            if picture.format == "PNG" and picture.mode == "L" and "transparency" in picture.info:
-                # Pillow spreads grey of 2 or 4 bits over 8, but not the one value of it that is transparent.
-                picture.info["transparency"] *= {"L;2": 85, "L;4": 17}.get(picture.tile[0].args, 1)
-            picture.load()
-    except LabError:
-        raise
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise LabError(f"{path} has too many pixels to open safely. Scale it down first. ({error})") from error
-    except UnidentifiedImageError as error:
-        raise LabError(
-            f"{path} is not a picture that can be read. Save it as PNG, JPEG, WebP, AVIF, BMP, GIF or TIFF (of 8 or 16 "
-            "bits), or get a whole copy of it. HEIC and a camera's raw files are exported as JPEG or PNG."
-        ) from error
-    except PermissionError as error:
-        raise LabError(f"{path} may not be read: {error.strerror}. Change its permissions, or read a copy.") from error
-    except Exception as error:  # Pillow raises of many kinds, whatever it meets first in a damaged file
-        told = f"{path} is damaged, or of a rare kind: {error}."
-        raise LabError(f"{told} Get a whole copy of the file, or export it as JPEG or PNG.") from error
-    return picture
-
-
-def _in_bytes(picture, path):
-    """The picture upright, 8 bits a channel, without transparency."""
-    tags = getattr(picture, "tag_v2", {})  # a TIFF's
-    if tags.get(254) == 1:  # its NewSubfileType: a reduced version of another image
-        raise LabError(f"{path} begins with a preview, as a camera's raw file does. Export it as JPEG or PNG.")
-    bits, kinds = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))), tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
-    if bits > 16 or set(kinds) != {1}:
-        kind = {1: "unsigned", 2: "signed", 3: "floating-point"}.get(kinds[0], "unusual")
-        told = f"{path} holds {bits}-bit {kind} values, whose black and white are unknown."
-        raise LabError(f"{told} Save it with 8 bits.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # a broken EXIF block, on which Pillow raises of many kinds, says nothing
-        turn = None
-    picture = picture if turn is None else picture.transpose(turn)
-    if picture.mode.startswith("I;16"):  # grey of 16 bits, or a microscope's 12
-        white = 2**bits - 1
-        values = np.asarray(picture)
-        values = np.where(values == picture.info.get("transparency"), white, values)  # its transparent value, if any
-        if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # a scanner's 0 may be white
-            values = white - values
-        return Image.fromarray(np.round(values / (white / 255)).astype(np.uint8))
-    picture = picture.convert({"La": "LA", "LAB": "RGB"}.get(picture.mode, picture.mode))  # the only ways out of these
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture
 
 
 def binarize(picture, threshold=128):
@@ -468,172 +183,6 @@ def _checked_picture(picture):
     return picture
 
 
-def load_digits():
-    """The 1,797 digits inside scikit-learn, 8 x 8, levels 0 .. 16: uint8 (count, rows, columns).
-
-    Grey, so that a picture's rows are its steps: (count, rows, columns) is (batch, steps, input_size).
-    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", 1998, UCI repository; its test part.
-    """
-    import sklearn.datasets  # here, so that other notebooks do not wait for it
-
-    return sklearn.datasets.load_digits().images.astype(np.uint8)
-
-
-MNIST_FILES = {
-    "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-}  # name -> SHA-256 of name.gz
-MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
-MNIST_ARRAYS = (("train_images", "x_train"), ("test_images", "x_test"))  # of an .npz, by either name
-MNIST_HELP = (
-    "Set the environment variable PIXELRNN_MNIST (or the parameter MNIST) to the folder that holds MNIST's files "
-    f"({', '.join(MNIST_FILES)}, as they are or as .gz), to an .npz with the arrays train_images and test_images, or "
-    "to the word download, which fetches 12 MB into data/mnist/."
-)
-
-
-def load_mnist(source=None):
-    """MNIST's training and test images, uint8 (count, 28, 28) each, in their original order.
-
-    source: a folder with the two IDX files, plain or .gz; an .npz with train_images and test_images (or x_train and
-        x_test); "download", which fetches them once and checks their SHA-256; None takes the environment variable
-        PIXELRNN_MNIST. A relative path starts in the project's folder.
-    Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998.
-
-    Raises LabError, which says what to do, where there is none or what is there is damaged.
-    """
-    if isinstance(source, str | None):
-        source = source or os.environ.get("PIXELRNN_MNIST")
-        if not source:
-            raise LabError(f"MNIST is not part of this project. {MNIST_HELP}")
-    path = as_path(source, "MNIST's folder or .npz")
-    path = _download_mnist() if str(path) == "download" else existing(DATA.parent / path, "MNIST", MNIST_HELP)
-    try:
-        if path.is_dir():
-            images = [_read_idx(path / name) for name in MNIST_FILES]
-        else:
-            with np.load(path, allow_pickle=False) as file:
-                images = [np.asarray(file[name if name in file else other]) for name, other in MNIST_ARRAYS]
-    except LabError:
-        raise
-    except Exception as error:  # numpy raises of many kinds on what is not its own, and advises to unpickle it
-        told = f"MNIST at {path} is damaged or is something else than a folder of its files or an .npz of its arrays."
-        raise LabError(f"{told} {MNIST_HELP}") from error
-    for array in images:
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[1:] != (28, 28) or len(array) == 0:
-            raise LabError(f"MNIST's images are uint8 (count, 28, 28), those at {path} {array.dtype} {array.shape}.")
-    return images
-
-
-def binarized_mnist(source=None, static=False):
-    """MNIST binarised by one protocol: training, validation and test sequences, float32 (count, 28, 28).
-
-    A grey value is the probability of a 1 (Salakhutdinov and Murray 2008). Training is on the first 50,000 training
-    images, settings are chosen on the other 10,000 (validation), results are of all 10,000 test images; validation and
-    test are binarised once with a fixed seed. Training images stay grey, to be binarised anew for each batch
-    (dynamic: `train(..., prepare=torch.bernoulli)`), or are binarised once too (static). Source: see `load_mnist`.
-    """
-    images, test = (torch.tensor(part, dtype=torch.float32) / 255 for part in load_mnist(source))
-    if len(images) <= 10_000:
-        raise LabError(f"MNIST has 60,000 training images, not {len(images):,}: some are kept for validation.")
-    seeded = torch.Generator().manual_seed(0)
-    test, validation = torch.bernoulli(test, generator=seeded), torch.bernoulli(images[-10_000:], generator=seeded)
-    training = images[:-10_000]
-    return torch.bernoulli(training, generator=seeded) if static else training, validation, test
-
-
-def _read_idx(path):
-    """The images of an IDX file, plain or .gz: big-endian 2051, count, rows, columns, then a byte for each pixel."""
-    packed = path.with_name(path.name + ".gz")
-    path = existing(packed if packed.is_file() else path, "MNIST", MNIST_HELP)
-    try:
-        with gzip.open(path) if path == packed else path.open("rb") as file:
-            head, body = file.read(16), file.read()
-        if len(head) < 16 or head[:4] != b"\0\0\x08\x03":
-            raise ValueError("it does not begin like MNIST's images")
-        return np.frombuffer(body, np.uint8).reshape(np.frombuffer(head, ">u4")[1:])  # -> (count, rows, columns)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise LabError(f"{path} is damaged or is something else: {error}. {MNIST_HELP}") from error
-
-
-def _download_mnist():
-    """The folder of MNIST's files, fetched where they are not there yet."""
-    import pooch
-
-    try:
-        for name, sha256 in MNIST_FILES.items():
-            pooch.retrieve(f"{MNIST_URL}{name}.gz", sha256, f"{name}.gz", DATA / "mnist", progressbar=someone_watches())
-    except (OSError, ValueError) as error:  # no network; not the file that was promised
-        raise LabError(f"MNIST could not be downloaded: {error}. {MNIST_HELP}") from error
-    return DATA / "mnist"
-
-
-class KnownSource:
-    """Binary pictures whose probabilities are known: each value is drawn given the value above and the one to its left.
-
-    rule: (above, left), each (..., columns) of 0 and 1, the whole row above and for each value the one to its left ->
-        the probability that the value is 1, (..., columns). The first row is drawn evenly; left of a row is 0.
-
-    Sequences are (batch, rows, columns) of 0 and 1, float32.
-    """
-
-    def __init__(self, rule, rows, columns):
-        self.rule, self.rows, self.columns = rule, whole("rows", rows), whole("columns", columns)
-
-    def draw(self, count):
-        """`count` sequences. Set the seed before: torch.manual_seed."""
-        chance = torch.rand(count, self.rows, self.columns)
-        rows = [(chance[:, 0] < 0.5).float()]
-        for t in range(1, self.rows):
-            row = torch.zeros(count, self.columns)
-            for i in range(self.columns):
-                ones = self.rule(rows[-1], F.pad(row[:, :-1], (1, 0)))  # (count, columns)
-                row[:, i] = (chance[:, t, i] < ones[:, i]).float()
-            rows.append(row)
-        return torch.stack(rows, 1)
-
-    def nats(self, sequences):
-        """The true negative log-likelihood of each sequence, nats: (batch,). No model is better on average."""
-        self._check(sequences)
-        ones = self.rule(sequences[:, :-1], F.pad(sequences[:, 1:, :-1], (1, 0)))  # left of a row is 0
-        return self._nats(ones, sequences)
-
-    def row_independent_nats(self, sequences):
-        """That of the best model that predicts the values of a row independently of each other, nats: (batch,).
-
-        It predicts each value's marginal given the row above, by forward recursion along the row:
-        P(1) = P(left is 1) P(1 | left is 1) + P(left is 0) P(1 | left is 0).
-        """
-        self._check(sequences)
-        above = sequences[:, :-1]
-        after_zero, after_one = self.rule(above, torch.zeros_like(above)), self.rule(above, torch.ones_like(above))
-        ones = [after_zero[..., 0]]
-        for i in range(1, self.columns):
-            ones.append(ones[-1] * after_one[..., i] + (1 - ones[-1]) * after_zero[..., i])
-        return self._nats(torch.stack(ones, -1), sequences)
-
-    def _check(self, sequences):
-        if sequences.shape[1:] != (self.rows, self.columns) or not ((sequences == 0) | (sequences == 1)).all():
-            raise LabError(f"This source writes 0 and 1, (batch, {self.rows}, {self.columns}); it was given others.")
-
-    def _nats(self, ones, sequences):
-        """From the probabilities that the values below the first row are 1, (batch, rows - 1, columns)."""
-        below = F.binary_cross_entropy(ones.double(), sequences[:, 1:].double(), reduction="none").sum((1, 2))
-        return (below + self.columns * math.log(2)).numpy()
-
-
-def rule_90(above, left, flips=0.05):
-    """Noisy cellular automaton: the exclusive or of the two neighbours above, flipped now and then."""
-    neighbours = F.pad(above, (1, 1))  # outside is 0
-    exclusive = (neighbours[..., :-2] != neighbours[..., 2:]).float()
-    return flips + (1 - 2 * flips) * exclusive
-
-
-def above_and_left(above, left, by_above=1.5, by_left=-2.0):
-    """A value likes to be as its neighbours where the strength, in logits, is above 0, and unlike where it is below."""
-    return torch.sigmoid(by_above * (2 * above - 1) + by_left * (2 * left - 1))
-
-
 # ======================================================================================================================
 # Model: the steps before predict the next
 # ======================================================================================================================
@@ -642,7 +191,6 @@ CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 READS = ("values", "levels")
 PREDICTS = ("values", "bits", "levels")
 START = 0.5  # every value of the start token: half-way between black and white, a value that no bit has
-EMBEDDING = 16  # numbers that stand for one value within a joint head
 
 
 class SequenceModel(nn.Module):
@@ -868,64 +416,6 @@ class GenModel(SequenceModel):
         return lambda place, told: self.head.at(place, told, above, heard)
 
 
-class JointHead(nn.Module):
-    """A distribution of a whole step: each value given the features of the steps before and the values to its left.
-
-    A masked autoregressive network (MADE: Germain et al. 2015) along the step, in which every value is a place of
-    EMBEDDING numbers, conditioned on a recurrent state as in RNN-NADE (Boulanger-Lewandowski et al. 2012). Places hear
-    all places to their left, so that nothing before a value is hidden from it; colours are places too, red first.
-
-    features (batch, features), told (batch, places * per_input) -> outputs (batch, places * per_output).
-    """
-
-    def __init__(self, features, places, per_input, per_output):
-        super().__init__()
-        self.above = nn.Linear(features, places * EMBEDDING)
-        self.left = MaskedLinear(places, per_input, EMBEDDING, own=False)  # the only one that is told values
-        self.hidden = nn.ModuleList(MaskedLinear(places, EMBEDDING, EMBEDDING) for _ in range(2))
-        self.out = MaskedLinear(places, EMBEDDING, per_output)
-
-    def forward(self, features, told):
-        x = self.above(features) + self.left(told)  # (batch, places * EMBEDDING)
-        for layer in self.hidden:
-            x = x + layer(F.relu(x))
-        return self.out(F.relu(x))
-
-    def begin(self, features):
-        """Before a step is drawn: what each place is told of the steps above, and what each layer has heard so far."""
-        return self.above(features), [features[:, :0]] * (len(self.hidden) + 1)
-
-    def at(self, place, told, above, heard):
-        """The outputs of one place, (batch, per_output), told the values to its left, (batch, place * per_input)."""
-        x = above[:, place * EMBEDDING : (place + 1) * EMBEDDING] + self.left.at(place, told)
-        for number, layer in enumerate((*self.hidden, self.out)):
-            heard[number] = torch.cat([heard[number], F.relu(x)], 1)  # (batch, (place + 1) * EMBEDDING)
-            y = layer.at(place, heard[number])
-            x = y if layer is self.out else x + y
-        return x
-
-
-class MaskedLinear(nn.Linear):
-    """A linear layer from places to places, (batch, places * inputs) -> (batch, places * outputs), in which a place
-    hears those to its left, and itself if `own`."""
-
-    def __init__(self, places, inputs, outputs, own=True):
-        super().__init__(places * inputs, places * outputs)
-        self.inputs, self.outputs, self.own = inputs, outputs, own
-        mask = torch.ones(places, places).tril(0 if own else -1)  # (places that hear, places that are heard)
-        mask = mask.repeat_interleave(outputs, 0).repeat_interleave(inputs, 1)  # of each place, all its numbers
-        self.register_buffer("mask", mask, persistent=False)
-
-    def forward(self, x):
-        return F.linear(x, self.weight * self.mask, self.bias)
-
-    def at(self, place, x):
-        """One place of the output, (batch, outputs), from the places it hears; x may hold more, and no less."""
-        heard = (place + self.own) * self.inputs
-        part = slice(place * self.outputs, (place + 1) * self.outputs)
-        return F.linear(x[:, :heard], self.weight[part, :heard], self.bias[part])
-
-
 def _at_least_float32(tensor):
     """Losses and probabilities are not rounded to bfloat16, which has three digits; float64 stays as it is."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
@@ -944,275 +434,6 @@ def _check_sequences(model, sequences):
     low, high = torch.aminmax(sequences.detach())
     if not (low >= 0 and high <= 1):  # written so that NaN fails too
         raise LabError("The sequence has values outside [0, 1], or NaN. `to_batch` scales a picture's values.")
-
-
-def _built(name, settings):
-    """The model of this series with that name and these settings, and new weights, on the CPU."""
-    import paper  # here, since paper imports this module
-
-    models = {model.__name__: model for model in (GenModel, *paper.MODELS)}
-    if name not in models:
-        raise LabError(f"{name!r} is none of the models of this series, {', '.join(models)}.")
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # so that what is drawn later is what it was
-        return models[name](**settings)
-
-
-def _structure(model):
-    """What a model's weights belong to: the kinds of its parts, by name, and the shape of each weight."""
-    kinds = [(type(part).__module__, type(part).__qualname__) for part in model.modules()]
-    return kinds, {name: weight.shape for name, weight in model.state_dict().items()}
-
-
-def save_model(model, path):
-    """The weights as safetensors, with the model's name and settings in the same file. Written whole or not at all.
-
-    model: one of this series (GenModel, or of paper.py), on any device and of any dtype. Of one that torch.compile or
-        DistributedDataParallel wraps, the model inside is saved.
-
-    Raises LabError, the old file untouched, where it cannot be written, or where `load_model` would not give it back.
-    """
-    while isinstance(model, nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
-        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
-    name = type(model).__name__
-    try:
-        settings = getattr(model, "settings", {})  # a model of the reader's own may have none
-        if _structure(_built(name, settings)) != _structure(model):
-            raise LabError("It is no longer what its settings build.")
-        metadata = {"settings": json.dumps({"model": name, **settings})}  # one entry: several come in any order
-    except (AttributeError, TypeError, ValueError) as error:
-        advice = "safetensors.torch.save_model writes the weights of any model, without its settings."
-        raise LabError(f"save_model cannot keep this {name}: {error} Nothing was written. {advice}") from error
-    # Copies, since safetensors refuses weights that share their memory, as tied ones do.
-    weights = {
-        name: weight.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, weight in model.state_dict().items()
-    }
-    with written_whole(path, "A name for the weights file") as unfinished:
-        unfinished.write_bytes(safetensors.torch.save(weights, metadata))  # the file of save_file is its owner's alone
-
-
-def load_model(path):
-    """The model that `save_model` wrote, on the CPU, in evaluation mode, of the dtype it had.
-
-    Raises LabError for a file that is missing, damaged or not to be read.
-    """
-    with reading(path, "A weights file", "Train a model and write it with save_model.") as path:
-        # Read at once: safe_open opens a file twice, between which another process may put a new one in its place.
-        data = path.read_bytes()
-        weights = safetensors.torch.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        settings = json.loads(header.get("__metadata__", {}).get("settings", "null"))
-        if not isinstance(settings, dict):
-            raise LabError("It holds no settings of a model.")
-        model = _built(settings.pop("model", "GenModel"), settings)  # the first files named no model
-        dtypes = [weight.dtype for weight in weights.values() if weight.is_floating_point()]
-        model.to(*dtypes[:1])  # the masks too, which are not in the file
-        model.load_state_dict(weights, assign=True)
-    return model.eval()
-
-
-# ======================================================================================================================
-# Devices and processes
-# ======================================================================================================================
-
-
-def choose_device(name="auto"):
-    """The torch.device of that name, after a small LSTM on it has given the CPU's values and gradients.
-
-    "auto" takes a CUDA GPU, else Apple's MPS, else the CPU, and passes over a device whose LSTM is wrong (MPS has been:
-    pytorch issue 92615). In one of several processes (torchrun) "cuda" is the GPU of that process.
-    Raises LabError for a name that is unknown, absent here, or whose LSTM is wrong.
-    """
-    if name == "auto":
-        for kind, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
-            with contextlib.suppress(LabError):
-                if there:
-                    return choose_device(kind)
-        return torch.device("cpu")
-    try:
-        device = torch.device(name)
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % max(1, torch.cuda.device_count()))
-        off = _lstm_difference(device)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # torch's ways to say no
-        reason = str(error).splitlines()[0]
-        raise LabError(f"There is no device {name!r} here: {reason} Choose 'auto', 'cpu', 'cuda' or 'mps'.") from error
-    if not off < 1e-3:
-        raise LabError(f"An LSTM on {device} is off the CPU's values by {off:.2g}. Use the CPU.")
-    return device
-
-
-def _lstm_difference(device):
-    """The largest difference between an LSTM there and on the CPU, outputs and gradients, whose size is about 1."""
-    results = []
-    for place in ("cpu", device):
-        generator = torch.Generator().manual_seed(0)
-        inputs = torch.randn(3, 7, 5, generator=generator)
-        lstm = nn.LSTM(5, 16, num_layers=2, batch_first=True)
-        with torch.no_grad():
-            for weight in lstm.parameters():
-                weight.copy_(torch.randn(weight.shape, generator=generator) / 4)
-        lstm, inputs = lstm.to(place), inputs.to(place).requires_grad_()
-        outputs = lstm(inputs)[0]
-        outputs.square().sum().backward()
-        results.append(torch.cat([tensor.detach().cpu().flatten() for tensor in (outputs, inputs.grad)]))
-    return (results[0] - results[1]).abs().max().item()
-
-
-def has_bfloat16(device):
-    """Whether a model can be trained in bfloat16 there without emulation: an LSTM runs, and instructions exist."""
-    device = torch.device(device)
-    try:
-        with torch.autocast(device.type, torch.bfloat16):
-            nn.LSTM(4, 4, device=device)(torch.zeros(1, 1, 4, device=device))[0].sum().backward()
-    except RuntimeError:  # oneDNN has no such LSTM for this processor
-        return False
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type != "cpu" or any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
-
-
-def _autocast(device, bfloat16):
-    """Matrix products in bfloat16 where that is asked for and the device has it; a warning where it has not."""
-    if bfloat16 and not has_bfloat16(device):
-        warnings.warn(f"No instructions for bfloat16 ({device}): training in float32, which is slower.", stacklevel=3)
-        bfloat16 = False
-    return lambda: torch.autocast(device.type, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
-
-
-def process():
-    """The number of this process (its rank) and how many train together: (0, 1) outside of `several_processes`."""
-    on = dist.is_available() and dist.is_initialized()
-    return (dist.get_rank(), dist.get_world_size()) if on else (0, 1)
-
-
-@contextlib.contextmanager
-def several_processes(device):
-    """While it lasts, `train` splits its batches over the processes that torchrun started; one alone stays alone.
-
-    They talk through NCCL where each has a GPU of its own, else through Gloo. Only rank 0 prints and warns; that only
-    rank 0 writes is up to the caller (see `process`). Once in a program, around all of it: a second group of the same
-    processes could read the addresses of the first, and wait for them. Within another it adds nothing.
-    Raises LabError where they do not find each other. What takes ten minutes longer on one process ends all.
-    """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or process()[1] > 1:
-        yield
-        return
-    if not dist.is_available():
-        raise LabError("This build of torch knows no processes (torch.distributed). Start one, without torchrun.")
-    own_gpu = device.type == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= torch.cuda.device_count()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    try:
-        dist.init_process_group("nccl" if own_gpu else "gloo", timeout=datetime.timedelta(minutes=10))
-    except (RuntimeError, ValueError) as error:
-        raise LabError(f"The processes do not find each other ({error}). Start them with torchrun.") from error
-    with contextlib.ExitStack() as silence:
-        if dist.get_rank():
-            silence.enter_context(contextlib.redirect_stdout(None))
-            silence.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")
-        yield
-    dist.destroy_process_group()  # not after an error, when the others may never answer: torchrun ends them
-
-
-class _Processes:
-    """What the processes that train one model have in common, within `with`; a process alone sends nothing.
-
-    All make the same batches with the same random numbers, and each takes every `count`-th sequence of them. One sum an
-    update (all-reduce) gives all of them the mean loss and gradient; the seconds are rank 0's. An interrupt of any is
-    noted, and stops all before the same update, so that none waits for one that has left.
-    Source: the data parallelism of torch.distributed, without DDP, which needs the model's forward.
-    """
-
-    def __init__(self, model, device):
-        self.model, self.device, self.interrupted = model, device, False
-        self.rank, self.count = process()
-        if self.count > 1 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
-            raise LabError("Batch norm takes its statistics within one process. Use layer norm with several.")
-
-    def __enter__(self):
-        self.handler = signal.getsignal(signal.SIGINT)
-        self.notes = self.count > 1 and self.handler is signal.default_int_handler
-        if self.notes:
-            signal.signal(signal.SIGINT, self._note)
-        self.agree()
-
-    def __exit__(self, kind, *_):
-        if self.notes:
-            signal.signal(signal.SIGINT, self.handler)
-        if self.interrupted and kind is None:  # after the last update
-            raise KeyboardInterrupt
-
-    def _note(self, *_):
-        self.interrupted = True
-
-    def agree(self):
-        """Weights and random numbers become rank 0's, whatever a probe has done, or another kind of processor."""
-        if self.count > 1:
-            for tensor in self.model.state_dict().values():
-                tensor.copy_(self._sent(dist.broadcast, tensor, 0))
-            self._set_chance([self._sent(dist.broadcast, state, 0).cpu() for state in self._chance()])
-
-    def share(self, batch):
-        """This process's part of a batch."""
-        if self.count == 1:
-            return batch
-        if len(batch) % self.count:
-            several = f"A batch of {len(batch)} does not split evenly over {self.count} processes."
-            raise LabError(f"{several} Let batch_size be a multiple of {self.count}.")
-        return batch[self.rank :: self.count]
-
-    @contextlib.contextmanager
-    def own_chance(self, step):
-        """Random numbers within the model (dropout) that differ between processes and leave the common ones alone."""
-        if self.count == 1:
-            yield
-            return
-        common = self._chance()
-        torch.manual_seed((torch.initial_seed() + (step + 1) * self.count + self.rank) % 2**63)
-        yield
-        self._set_chance(common)
-
-    def mean(self, loss, weights):
-        """The loss (a tensor), after it and the gradients of the weights have become the means over all processes."""
-        if self.count == 1:
-            return loss.detach()
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
-        parts = [loss.detach(), loss.new_tensor(self.interrupted), *gradients]
-        summed = self._sent(dist.all_reduce, torch.cat([part.flatten() for part in parts]))
-        loss, interrupted, *means = (summed / self.count).split([part.numel() for part in parts])
-        if interrupted:
-            raise KeyboardInterrupt
-        for gradient, mean in zip(gradients, means, strict=True):
-            gradient.copy_(mean.view_as(gradient))
-        return loss
-
-    def rank_0_says(self, value):
-        """Rank 0's number, in every process."""
-        if self.count == 1:
-            return value
-        return self._sent(dist.broadcast, torch.tensor(value, dtype=torch.float64), 0).item()
-
-    def _sent(self, function, tensor, *arguments):
-        """A copy of the tensor after all processes have taken part: on the GPU for NCCL, on the CPU for Gloo."""
-        tensor = tensor.detach().to(self.device if dist.get_backend() == "nccl" else "cpu", copy=True)
-        try:
-            function(tensor, *arguments)
-        except RuntimeError as error:
-            raise LabError(f"Another process has ended, which says why, or does not answer ({error}).") from error
-        return tensor
-
-    def _chance(self):
-        """The states of the random numbers: the CPU's, and the device's."""
-        return [place.get_rng_state() for place in self._generators()]
-
-    def _set_chance(self, states):
-        for place, state in zip(self._generators(), states, strict=True):
-            place.set_rng_state(state)
-
-    def _generators(self):
-        return [torch] if self.device.type == "cpu" else [torch, getattr(torch, self.device.type)]
 
 
 # ======================================================================================================================
@@ -1289,14 +510,14 @@ def train(
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     if not weights:
         raise LabError("All weights of this model are frozen (requires_grad is False): there is nothing to train.")
-    optimizers = _optimizers(weights, choice("optimizer", optimizer, ("adam", "muon")), learning_rate, weight_decay)
+    optimizers = muon.optimizers(weights, choice("optimizer", optimizer, ("adam", "muon")), learning_rate, weight_decay)
     if batch_size is not None and whole("batch_size", batch_size) > len(sequences):
         raise LabError(
             f"A batch of {batch_size} cannot be taken from {len(sequences)} sequences. Choose a smaller one."
         )
     device = weights[0].device
-    processes = _Processes(model, device)
-    autocast = _autocast(device, bfloat16)
+    processes = devices.Processes(model, device)
+    autocast = devices.autocast(device, bfloat16)
     sequences = None if sequences is None else sequences.to(device)
     batches = itertools.repeat(sequences) if batch_size is None else _batches(sequences, batch_size)
     history, probe_at = History(), sorted(probe_at)
@@ -1313,7 +534,7 @@ def train(
 
     updates = range(budget) if seconds is None else itertools.takewhile(lambda _: done() < budget, itertools.count())
     try:
-        with processes, progress(updates, "training") as bar:
+        with processes, devices.progress(updates, "training") as bar:
             look()
             for step in bar:
                 started = time.perf_counter()
@@ -1342,61 +563,12 @@ def train(
                 history.loss.append(loss)
                 look()
     except KeyboardInterrupt:
-        if not someone_watches():
+        if not devices.someone_watches():
             raise
         history.interrupted = True
     finally:
         model.eval()
     return history
-
-
-# How the models of MNIST are trained, chosen on its validation images.
-MNIST_RECIPE = {"batch_size": 64, "optimizer": "muon", "learning_rate": 0.01, "weight_decay": 0.5, "clip": 5.0}
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum whose updates of matrices are orthogonalised, so that they move all directions alike.
-
-    The nearest orthogonal matrix is approached by five steps of a Newton-Schulz iteration, and the update scaled to
-    the size of one of Adam's, so that one learning rate serves both. In float32: torch.optim.Muon iterates in bfloat16,
-    which takes several times as long on a processor without instructions for it.
-    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the scale: Liu et al., "Muon
-    is scalable for LLM training", 2025 (arXiv 2502.16982).
-    """
-
-    MOMENTUM, STEPS, COEFFICIENTS = 0.95, 5, (3.4445, -4.7750, 2.0315)
-
-    def __init__(self, matrices, lr, weight_decay=0.0):
-        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            for matrix in (matrix for matrix in group["params"] if matrix.grad is not None):
-                mean = self.state[matrix].setdefault("mean", torch.zeros_like(matrix))
-                mean.lerp_(matrix.grad, 1 - self.MOMENTUM)
-                update = self.orthogonal(matrix.grad.lerp(mean, self.MOMENTUM))
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(matrix.shape)))
-
-    def orthogonal(self, x):
-        """A matrix of the same shape and directions, whose singular values are all about 1."""
-        if x.shape[0] > x.shape[1]:
-            return self.orthogonal(x.T).T
-        a, b, c = self.COEFFICIENTS
-        x = x / x.norm().clamp(min=1e-7)
-        for _ in range(self.STEPS):  # each singular value s becomes a s + b s^3 + c s^5
-            square = x @ x.T
-            x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-        return x
-
-
-def _optimizers(weights, name, learning_rate, weight_decay):
-    if name == "adam":
-        return [torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay, fused=True)]
-    matrices, vectors = [w for w in weights if w.ndim == 2], [w for w in weights if w.ndim != 2]
-    parts = [Muon(matrices, learning_rate, weight_decay)] if matrices else []
-    return parts + ([torch.optim.Adam(vectors, lr=learning_rate, fused=True)] if vectors else [])
 
 
 def _batches(sequences, batch_size):
@@ -1429,21 +601,6 @@ def fit_readout(model, sequences):
     model.head.weight.copy_(solved.solution[:-1].T)
     model.head.bias.copy_(solved.solution[-1])
     return int(solved.rank)
-
-
-def progress(iterable, label):
-    """A progress bar for a person who is watching (one, of several processes), nothing in outputs that are stored."""
-    return tqdm(iterable, desc=label, leave=False, file=sys.stderr, disable=not someone_watches() or process()[0])
-
-
-def someone_watches():
-    """True in a live notebook session and in a terminal; False under nbconvert, papermill, nbval and pytest."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    kernel = getattr(shell, "kernel", None)
-    if kernel is None:
-        return sys.stderr.isatty()
-    # A front end with a person before it says that it can answer questions; the runners say that they cannot.
-    return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin", False))
 
 
 # ======================================================================================================================
@@ -1529,8 +686,8 @@ def generate_naively(model, steps, batch=1, temperature=0.0, values=None):
     _check_temperature(model, temperature)
     values = steps * model.input_size if values is None else whole("values", values)
     model.eval()
-    for number in range(values):
-        step, place = divmod(number, model.input_size)
+    for index in range(values):
+        step, place = divmod(index, model.input_size)
         if place == 0:
             chance = torch.rand(batch, model.input_size, device=sequences.device) if temperature else None
         outputs = model.teacher_forced(sequences)[:, step]  # (batch, input_size), or (batch, input_size, levels)
@@ -1638,133 +795,6 @@ def first_below(steps, values, threshold):
     return int(np.asarray(steps)[below.argmax()]) if below.any() else None
 
 
-class Claims:
-    """The table of a notebook: for each claim what was measured, with its unit, and the verdict it bears.
-
-    asserted: False on pictures or settings that are not the note's own; a verdict that does not hold is then said
-        rather than raised.
-    """
-
-    def __init__(self, asserted=True):
-        self.asserted, self.rows, self._since = asserted, [], time.perf_counter()
-
-    def check(self, claim, holds, measured, unit, verdict, figure=None):
-        """Record and print a claim; AssertionError if the verdict does not hold.
-
-        measured: coarse enough to be the same on every machine, since it is compared. `figure` is the exact number (or
-            numbers) of this run, None among them where there is none: kept in the notebook beside the table, and
-            printed by `make notebooks`.
-        """
-        if not holds:
-            if self.asserted:
-                raise AssertionError(f"{claim}: expected {measured} {unit} ({verdict}), but measured {figure}")
-            measured, unit, verdict = "otherwise", "see this run's figures", "not on this picture"
-        now = time.perf_counter()
-        if figure is not None:
-            values = np.ravel(np.asarray(figure, dtype=float)).tolist()  # None becomes NaN
-            figure = [round(value, 6) if math.isfinite(value) else None for value in values]
-        row = {"claim": claim, "measured": measured, "unit": unit, "verdict": verdict}
-        self.rows.append({**row, "figure": figure, "seconds": round(now - self._since, 1)})
-        self._since = now
-        print(f"{claim}: {measured} {unit} -> {verdict}")
-
-    def table(self):
-        """Display the table; the exact figures go into the output's metadata, which nbval does not compare."""
-        from IPython.display import display
-
-        def written(cell):
-            lines = ["| claim | measured | unit | verdict |", "|---|---|---|---|"]
-            for row in self.rows:
-                cells = {name: cell(str(value)) for name, value in row.items()}
-                lines.append("| {claim} | {measured} | {unit} | {verdict} |".format(**cells))
-            return "\n".join(lines)
-
-        kinds = {"text/markdown": written(_in_markdown), "text/plain": written(str)}
-        display(kinds, raw=True, metadata={"claims": self.rows})
-
-
-def _in_markdown(text):
-    """Markdown, for a cell of a table too, that shows `text` letter by letter.
-
-    What would be markup becomes an element of its own with the letter's number: neither Markdown nor MathJax, which
-    looks for formulas in the page that Markdown has become, reads on across it. An underscore within a word is none.
-    """
-    markup = r"[\\`*|~<>&$]|(?<![^\W_])_|_(?![^\W_])|\](?=\()"
-    text = re.sub(markup, lambda letter: f"<span>&#{ord(letter[0])};</span>", text)
-    return text.replace("\n", "<br>")
-
-
-def save_curves(path, settings, curves, every=1):
-    """Loss curves of several seeds as CSV: a comment with the settings, then curve, step and a column for each seed.
-
-    curves: name -> {seed: losses}, those of a name of one length, a loss at each `every` steps.
-
-    Raises LabError, the old file untouched, for curves or settings that are not so, or a file that cannot be written.
-    """
-    seeds = list(next(iter(curves.values()), ()))
-    rows = []
-    for name, losses in curves.items():
-        if set(losses) != set(seeds) or len({len(losses[seed]) for seed in seeds}) != 1:
-            raise LabError(f"The curves of {name!r} must be of the seeds {seeds}, and all of one length.")
-        for step, values in enumerate(zip(*(losses[seed] for seed in seeds), strict=True)):
-            rows.append([name, step * every, *(f"{value:.4g}" for value in values)])
-    if not rows:
-        raise LabError("There are no curves to save.")
-    write_table(path, settings, ["curve", "step", *(f"seed {seed}" for seed in seeds)], rows)
-
-
-def load_curves(path, settings):
-    """The reference curves, name -> (seeds, steps), or an empty dict (which says why) where they do not apply.
-
-    Raises LabError for a file that is there, but cannot be read or is damaged.
-    """
-    try:
-        stored, _, labels, numbers = read_table(path, "`make reference` draws the curves.", labels=1)
-    except NoFileError as error:
-        print(f"Not compared with the reference curves: {error}")
-        return {}
-    # As they come back from a file; what JSON does not keep is of no reference.
-    settings = json.loads(json.dumps(plain(settings), default=repr))
-    if stored != settings:
-        changed = ", ".join(
-            f"{key} is {_shortened(repr(settings.get(key)))}, not {_shortened(repr(stored.get(key)))}"
-            for key in {**stored, **settings}
-            if settings.get(key) != stored.get(key)
-        )
-        print(f"Not compared with the reference curves: {changed}.")
-        return {}
-    names = [name for (name,) in labels]
-    return {name: numbers[[one == name for one in names], 1:].T for name in dict.fromkeys(names)}  # in the file's order
-
-
-def load_benchmark(path):
-    """What `make bench` stored: its protocol (a dict) and its table, name of a column -> numbers, numpy."""
-    protocol, names, _, numbers = read_table(path, "`make bench` stores such files.")
-    return protocol, dict(zip(names, numbers.T, strict=True))
-
-
-def fraction_on_pace(losses, reference, factor=2.0, floor=0.0):
-    """How far a loss curve keeps pace with the reference seeds: the fraction of ten loss levels reached in time.
-
-    Losses count from `floor` times the best reference loss: 0 for a loss that falls towards 0, a little below 1 for a
-    likelihood, which does not. The levels are spaced evenly in log from the first reference loss to twice the worst
-    seed's best one. In time is no sooner than the earliest seed's step / factor and no later than the latest's *
-    factor. Pace rather than height, because a loss that falls a thousandfold within some steps is far off at every one
-    of them if it starts to fall a little later.
-
-    losses: (steps,); reference: (seeds, steps).
-    """
-    floor = floor * reference.min()
-    losses, reference = np.asarray(losses) - floor, reference - floor
-    levels = np.geomspace(np.median(reference[:, 0]), 2 * reference.min(1).max(), 11)[1:]
-    in_time = 0
-    for level in levels:
-        arrivals = [first_below(range(reference.shape[1]), seed, level) for seed in reference]
-        own = first_below(range(len(losses)), losses, level)
-        in_time += own is not None and min(arrivals) / factor <= own <= max(arrivals) * factor
-    return in_time / len(levels)
-
-
 # ======================================================================================================================
 # Pictures
 # ======================================================================================================================
@@ -1781,22 +811,6 @@ warnings.filterwarnings("ignore", message="Glyph [0-9]+ ")
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 plt.rcParams.update({"figure.dpi": 110, "font.size": 10, "axes.grid": True, "grid.alpha": 0.3, "image.cmap": "cividis"})
 plt.rcParams.update({"axes.prop_cycle": plt.cycler(color=COLORS), "axes.spines.top": False, "axes.spines.right": False})
-
-
-def named(sources):
-    """Pictures by name, name -> source: of files, the name without folder and ending; of two alike, one is numbered.
-
-    sources: the path or the bundled name of a picture, or several. Raises LabError where there is none.
-    """
-    sources = list(sources) if np.iterable(sources) and not isinstance(sources, str) else [sources]
-    if not sources:
-        raise LabError("There is no picture to learn from. Give the path of one, or a bundled name.")
-    names = {}
-    for source in sources:
-        stem = as_path(source, "A picture").stem
-        alike = (f"{stem} ({number})" for number in itertools.count(2))
-        names[next(name for name in itertools.chain([stem], alike) if name not in names)] = source
-    return names
 
 
 def _as_it_stands(name):
@@ -1858,9 +872,9 @@ def plot_losses(ax, curves, reference=None, x=None, every=1):
             label = f"{name}: reference, {len(band)} seeds"
             across = every * np.arange(band.shape[1])
             names[label] = ax.fill_between(across, band.min(0), band.max(0), color=color, alpha=0.2, label=label)
-        for number, one in enumerate(np.atleast_2d(losses)):
-            across = every * np.arange(len(one)) if x is None else np.atleast_2d(x[name])[number]
-            (line,) = ax.plot(across, one, color=color, linewidth=1, label=name if number == 0 else None)
+        for run, one in enumerate(np.atleast_2d(losses)):
+            across = every * np.arange(len(one)) if x is None else np.atleast_2d(x[name])[run]
+            (line,) = ax.plot(across, one, color=color, linewidth=1, label=name if run == 0 else None)
             names.setdefault(name, line)
     ax.set(yscale="log", xlabel="training step")
     legend(ax, names, fontsize=8)

@@ -20,17 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import (
-    GenModel,
-    LabError,
-    MaskedLinear,
-    SequenceModel,
-    _at_least_float32,
-    _check_sequences,
-    choice,
-    plain,
-    whole,
-)
+from files import LabError, choice, plain, whole
+from helpers import GenModel, SequenceModel, _at_least_float32, _check_sequences
+from joint import MaskedLinear
 
 # ======================================================================================================================
 # A model of pixels, and the layers it is made of
@@ -571,4 +563,4 @@ class Average(SequenceModel):
         return self.one_by_one(output_at, features[0], temperature)
 
 
-MODELS = (PixelRNN, PixelCNN, GatedPixelCNN, MADE, Average)  # which a file may hold, see helpers.save_model
+MODELS = (PixelRNN, PixelCNN, GatedPixelCNN, MADE, Average)  # which a file may hold, see saving.save_model

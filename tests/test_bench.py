@@ -3,11 +3,15 @@
 import json
 from types import SimpleNamespace
 
+import bench
 import numpy as np
 import pytest
 
-import bench
+import devices
+import evidence
+import files
 import helpers
+import recipes
 
 
 @pytest.fixture
@@ -18,7 +22,7 @@ def place(tmp_path, monkeypatch):
     np.savez(tmp_path / "mnist.npz", train_images=images, test_images=images[:20])
     monkeypatch.setenv("PIXELRNN_MNIST", str(tmp_path / "mnist.npz"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(helpers, "DATA", tmp_path / "data")
+    monkeypatch.setattr(files, "DATA", tmp_path / "data")
     monkeypatch.setattr(bench, "ROOT", tmp_path)
     monkeypatch.setattr(bench, "DRAWN", 2)
     monkeypatch.setattr(bench, "isolated", lambda function, *arguments: function(*arguments))
@@ -30,8 +34,8 @@ SMALL = ["--seconds", "0.5", "--size", "4", "--model", "joint"]
 
 def test_stores_protocol_and_a_row_for_each_look(place):
     bench.main([*SMALL, "--seeds", "1", "2", "--store"])
-    protocol, table = helpers.load_benchmark(place / "data" / "benchmarks" / "mnist_joint_4_dynamic_0.5s.csv")
-    expected = "python bench.py --model joint --data mnist --seconds 0.5 --size 4 --seeds 1 2 --store"
+    protocol, table = evidence.load_benchmark(place / "data" / "benchmarks" / "mnist_joint_4_dynamic_0.5s.csv")
+    expected = "python tools/bench.py --model joint --data mnist --seconds 0.5 --size 4 --seeds 1 2 --store"
     assert protocol["command"] == expected
     assert (protocol["training images"], protocol["measured images"], protocol["threads"]) == (128, 20, 1)
     model = helpers.GenModel(28, 4, head="joint")
@@ -48,7 +52,7 @@ def test_nats_of_training_images_are_of_those(place):
     images = np.load(place / "mnist.npz")["train_images"]
     np.savez(place / "mnist.npz", train_images=images, test_images=255 - images[:20])
     bench.main(SMALL)
-    protocol, table = helpers.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
+    protocol, table = evidence.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
     assert protocol["nats of training images"] < 28 * 28 * np.log(2) < table["nats"][-1]
 
 
@@ -61,16 +65,16 @@ def test_what_it_stored_says_how_to_do_it_again(place):
     assert list((place / "build").glob("*.csv")) == [first]
 
 
-@pytest.mark.parametrize("name", bench.MODELS)
+@pytest.mark.parametrize("name", recipes.MODELS)
 def test_every_model_of_the_race_runs(place, name):
     """On digits of 8 x 8, with the race's own recipe; one update is enough."""
     bench.main(["--data", "digits", "--seconds", "0.01", "--model", name, "--device", "cpu"])
     (path,) = (place / "build").glob(f"digits_{name}_*_fixed_0.01s.csv")
-    protocol, table = helpers.load_benchmark(path)
+    protocol, table = evidence.load_benchmark(path)
     assert protocol["model"] == name and (protocol["training images"], protocol["measured images"]) == (1297, 500)
     assert 0 < table["nats"][-1] < 100
-    wanted = bench.MODELS[name].recipe.get("bfloat16", False)
-    assert protocol["bfloat16"] == (wanted and helpers.has_bfloat16("cpu"))  # what was used, not what was asked for
+    wanted = recipes.MODELS[name].recipe.get("bfloat16", False)
+    assert protocol["bfloat16"] == (wanted and devices.has_bfloat16("cpu"))  # what was used, not what was asked for
     assert (protocol["device"], protocol["processes"]) == ("cpu", 1)
 
 
@@ -82,8 +86,8 @@ def test_members_are_averaged_and_said_who_trained_how_long(place):
         bench.main([*MEMBERS, "--seeds", seed])
     weights = [place / "build" / f"digits_joint_4_fixed_0.05s_member{seed}.safetensors" for seed in (1, 0)]
     bench.main(["--average", *map(str, weights), "--device", "cpu"])
-    protocol, table = helpers.load_benchmark(place / "build" / "digits_joint_4_fixed_0.05s_members1-0.csv")
-    ends = [helpers.load_benchmark(path.with_suffix(".csv"))[1] for path in weights]
+    protocol, table = evidence.load_benchmark(place / "build" / "digits_joint_4_fixed_0.05s_members1-0.csv")
+    ends = [evidence.load_benchmark(path.with_suffix(".csv"))[1] for path in weights]
     seconds, updates, nats = ([end[name][-1] for end in ends] for name in ("seconds", "updates", "nats"))
     assert table["seed"].tolist() == [1, 0] and table["updates"].tolist() == np.cumsum(updates).tolist()
     np.testing.assert_allclose(table["seconds"], np.cumsum(seconds), atol=0.06)
@@ -157,7 +161,7 @@ def test_a_run_that_does_not_end_loses_no_other_and_is_not_stored(place, monkeyp
     else:
         with pytest.raises(SystemExit, match="no"):
             bench.main([*SMALL, "--seeds", "1", "2", "3"])
-    _, table = helpers.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
+    _, table = evidence.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
     assert set(table["seed"]) == {1} and seeds == [1, 2]
 
 
@@ -169,7 +173,7 @@ def test_an_interrupt_between_two_runs_keeps_the_first(place, monkeypatch, capsy
 
     monkeypatch.setattr(bench, "isolated", isolated)
     bench.main([*SMALL, "--seeds", "1", "2"])
-    _, table = helpers.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
+    _, table = evidence.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
     assert set(table["seed"]) == {1} and "Interrupted" in capsys.readouterr().out
 
 
@@ -212,11 +216,11 @@ def test_where_nothing_can_be_stored_what_was_found_is_told(tmp_path):
     old = path.read_bytes()
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        helpers.LabError, match=r"file stands where its folder should be[^$]*\n1,0.5,8,20.25\n2,0.5,9,20.0"
+        files.LabError, match=r"file stands where its folder should be[^$]*\n1,0.5,8,20.25\n2,0.5,9,20.0"
     ):
         bench.store(tmp_path / "file" / path.name, {}, [(1, 0.5, 8, 20.25), (2, 0.5, 9, 20.0)])
-    with pytest.raises(helpers.LabError, match=r"settings cannot be written[^$]*\n1,0.5,8,20.25"):
+    with pytest.raises(files.LabError, match=r"settings cannot be written[^$]*\n1,0.5,8,20.25"):
         bench.store(path, {"model": helpers}, [(1, 0.5, 8, 20.25)])
     assert path.read_bytes() == old and list(path.parent.iterdir()) == [path]
-    protocol, table = helpers.load_benchmark(path)
+    protocol, table = evidence.load_benchmark(path)
     assert protocol == {"model": "joint \u2192"} and table["updates"].tolist() == [7]

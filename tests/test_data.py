@@ -22,7 +22,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageCms
 
+import datasets
+import files
 import helpers
+import photos
 
 lengths = st.integers(1, 6)
 pictures = arrays(np.uint8, st.tuples(lengths, lengths, st.sampled_from([1, 3])))
@@ -161,7 +164,7 @@ def test_size_gives_the_shape_asked_for(size, shape, gray):
 
 
 def test_size_that_would_fill_the_memory():
-    with pytest.raises(helpers.LabError, match=r"size asks for 20000 x 5000 pixels.*Choose a smaller one"):
+    with pytest.raises(files.LabError, match=r"size asks for 20000 x 5000 pixels.*Choose a smaller one"):
         helpers.load_picture("coins", (20_000, 5_000), gray=True)
 
 
@@ -177,7 +180,7 @@ def test_size_cuts_the_centre(tmp_path):
     assert (helpers.load_picture(str(path), size=6) == PICTURE[:, 2:8]).all()
 
 
-@pytest.mark.parametrize("name", helpers.BUNDLED)
+@pytest.mark.parametrize("name", photos.BUNDLED)
 def test_bundled_pictures_need_no_network(name, monkeypatch):
     def refuse(*_):
         raise OSError("no network in this test")
@@ -354,12 +357,12 @@ def test_twelve_bit_grey_is_scaled_to_eight(tmp_path):
 def test_values_without_a_known_black_and_white(tmp_path, dtype):
     for order in "<>":
         contents = tiff(GREY.astype(dtype), photometric="minisblack", byteorder=order)
-        with pytest.raises(helpers.LabError, match=r"black and white are unknown. Save it with 8 bits|8 or 16 bits"):
+        with pytest.raises(files.LabError, match=r"black and white are unknown. Save it with 8 bits|8 or 16 bits"):
             loaded(tmp_path, contents)
 
 
 def test_the_preview_of_a_raw_file_is_not_the_picture(tmp_path):
-    with pytest.raises(helpers.LabError, match=r"begins with a preview.*Export it"):
+    with pytest.raises(files.LabError, match=r"begins with a preview.*Export it"):
         loaded(tmp_path, tiff(GREY, photometric="minisblack", subfiletype=1))
 
 
@@ -464,7 +467,7 @@ def test_bad_file(tmp_path, name):
     contents, message = BAD_FILES[name]
     path = tmp_path / name
     path.write_bytes(contents)
-    with pytest.raises(helpers.LabError, match=message) as raised:
+    with pytest.raises(files.LabError, match=message) as raised:
         helpers.load_picture(path)
     assert str(raised.value).count(name) == 1  # one message, not one inside another
 
@@ -472,7 +475,7 @@ def test_bad_file(tmp_path, name):
 @pytest.mark.parametrize("name", ["missing.png", "astronaut.png", "no/folder.png", "https://example.org/picture.png"])
 def test_missing_file_or_folder(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(helpers.LabError, match=r"no file.*Give the path.*bundled names: astronaut"):
+    with pytest.raises(files.LabError, match=r"no file.*Give the path.*bundled names: astronaut"):
         helpers.load_picture(name)
 
 
@@ -485,7 +488,7 @@ def test_a_changed_byte_ends_in_a_picture_or_a_word(tmp_path, format, seed):
         changed[random.integers(min(len(changed), 100))] = random.integers(256)
         try:
             assert loaded(tmp_path, bytes(changed)).dtype == np.uint8
-        except helpers.LabError as error:
+        except files.LabError as error:
             assert "Save it" in str(error) or "copy" in str(error) or "Scale it" in str(error)
 
 
@@ -504,7 +507,7 @@ def test_a_changed_byte_ends_in_a_picture_or_a_word(tmp_path, format, seed):
 def test_a_path_that_names_no_file(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
-    with pytest.raises(helpers.LabError, match=message):
+    with pytest.raises(files.LabError, match=message):
         helpers.load_picture(name)
 
 
@@ -524,13 +527,13 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)  # as Windows does, where os.access knows less
-    with pytest.raises(helpers.LabError, match=r"mine.png may not be read: .*Change its permissions"):
+    with pytest.raises(files.LabError, match=r"mine.png may not be read: .*Change its permissions"):
         helpers.load_picture(tmp_path / "mine.png")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(helpers.LabError, match=r"mine.png may not be read"):
+    with pytest.raises(files.LabError, match=r"mine.png may not be read"):
         helpers.load_picture(tmp_path / "mine.png")
     monkeypatch.setattr(Path, "stat", refuse)  # a locked folder
-    with pytest.raises(helpers.LabError, match=r"mine.png cannot be looked at: Permission denied"):
+    with pytest.raises(files.LabError, match=r"mine.png cannot be looked at: Permission denied"):
         helpers.load_picture(tmp_path / "mine.png")
 
 
@@ -547,10 +550,10 @@ NO_PATHS = {
 
 @pytest.mark.parametrize("name", NO_PATHS)
 def test_something_else_than_a_path(name, no_setting):
-    with pytest.raises(helpers.LabError, match=r"bundled names \(astronaut.* is wanted, as a path, not"):
+    with pytest.raises(files.LabError, match=r"bundled names \(astronaut.* is wanted, as a path, not"):
         helpers.load_picture(NO_PATHS[name])
-    with pytest.raises(helpers.LabError, match=r"MNIST"):
-        helpers.load_mnist(NO_PATHS[name])
+    with pytest.raises(files.LabError, match=r"MNIST"):
+        datasets.load_mnist(NO_PATHS[name])
 
 
 @pytest.mark.parametrize("limit", [40, 60])  # 100 pixels: Pillow raises above twice its limit, and warns above it
@@ -558,7 +561,7 @@ def test_decompression_bomb(tmp_path, monkeypatch, limit):
     path = tmp_path / "large.png"
     Image.new("L", (10, 10)).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(helpers.LabError, match=r"too many pixels.*Scale it down first"):
+    with pytest.raises(files.LabError, match=r"too many pixels.*Scale it down first"):
         helpers.load_picture(path)
 
 
@@ -569,7 +572,7 @@ def test_decompression_bomb(tmp_path, monkeypatch, limit):
     "size", [-1, 0, 2.0, True, "8", (0, 3), (3, -1), (1.5, 2), (True, 2), (4,), (1, 2, 3), (), "88", {8}, ((1, 2), 3)]
 )
 def test_bad_size(size):
-    with pytest.raises(helpers.LabError, match="size"):
+    with pytest.raises(files.LabError, match="size"):
         helpers.load_picture("coins", size)
 
 
@@ -593,7 +596,7 @@ def test_bad_size(size):
     ],
 )
 def test_bad_picture(function, picture, message):
-    with pytest.raises(helpers.LabError, match=message):
+    with pytest.raises(files.LabError, match=message):
         function(picture)
 
 
@@ -619,7 +622,7 @@ def test_binarize_takes_whole_numbers_of_any_type(as_bytes, threshold):
     ids=["0 to 1", "-1 to 1", "float", "bool", "16 bits", "below 0", "int8"],
 )
 def test_binarize_of_other_values_asks_for_bytes(picture, threshold):
-    with pytest.raises(helpers.LabError, match=r"whole numbers 0 .. 255, not .* to .*np.uint8"):
+    with pytest.raises(files.LabError, match=r"whole numbers 0 .. 255, not .* to .*np.uint8"):
         helpers.binarize(picture, threshold)
 
 
@@ -628,26 +631,26 @@ def test_binarize_of_other_values_asks_for_bytes(picture, threshold):
     ["otzu", "", "128", None, 0, -1, 255.5, 256, np.nan, np.inf, True, 1j, [1, 2, 3], np.array([1, 2, 3])],
 )
 def test_unknown_threshold(threshold):
-    with pytest.raises(helpers.LabError, match=r"threshold must be .*'otsu'"):
+    with pytest.raises(files.LabError, match=r"threshold must be .*'otsu'"):
         helpers.binarize(PICTURE, threshold)
 
 
 @pytest.mark.parametrize("step", ["column", "", None, 1])
 def test_unknown_step(step):
-    with pytest.raises(helpers.LabError, match="step must be one of 'row', 'pixel'"):
+    with pytest.raises(files.LabError, match="step must be one of 'row', 'pixel'"):
         helpers.flatten(PICTURE, step)
 
 
 def test_sequence_that_does_not_fill_the_picture():
-    with pytest.raises(helpers.LabError, match="6 values does not fill"):
+    with pytest.raises(files.LabError, match="6 values does not fill"):
         helpers.unflatten(np.zeros((2, 3)), (2, 2, 1))
-    with pytest.raises(helpers.LabError, match="array of numbers"):
+    with pytest.raises(files.LabError, match="array of numbers"):
         helpers.unflatten([[1], [2, 3]], (1, 1, 3))
 
 
 @pytest.mark.parametrize("shape", [None, "231", (-2, 3, -1), (2.0, 3, 1)])
 def test_bad_shape(shape):
-    with pytest.raises(helpers.LabError, match="shape must be a whole number"):
+    with pytest.raises(files.LabError, match="shape must be a whole number"):
         helpers.unflatten(np.zeros((2, 3)), shape)
 
 
@@ -716,7 +719,7 @@ def test_a_batch_is_of_torchs_default_type():
     ],
 )
 def test_bad_sequence(sequence, message):
-    with pytest.raises(helpers.LabError, match=message):
+    with pytest.raises(files.LabError, match=message):
         helpers.to_batch(sequence, 2)
 
 
@@ -726,13 +729,13 @@ BAD_LEVELS = [1, 0, -1, 2.0, True, "2", None]
 @pytest.mark.parametrize("levels", BAD_LEVELS)
 @pytest.mark.parametrize("value", [0, -1])
 def test_bad_levels(levels, value):
-    with pytest.raises(helpers.LabError, match="levels must be a whole number of at least 2"):
+    with pytest.raises(files.LabError, match="levels must be a whole number of at least 2"):
         helpers.to_batch(np.array([[value]]), levels)
 
 
 @pytest.mark.parametrize("levels", BAD_LEVELS)
 def test_bad_levels_back(levels):
-    with pytest.raises(helpers.LabError, match="levels must be a whole number of at least 2"):
+    with pytest.raises(files.LabError, match="levels must be a whole number of at least 2"):
         helpers.to_levels(torch.zeros(1, 1, 1), levels)
 
 
@@ -751,7 +754,7 @@ def test_bit_planes_of_neighbouring_levels_differ_in_one_bit():
 
 @pytest.mark.parametrize("sequence", [np.zeros((2, 2)), np.zeros(3, np.uint8), np.zeros((2, 2), np.int64)])
 def test_bit_planes_of_anything_but_bytes(sequence):
-    with pytest.raises(helpers.LabError, match="made of bytes"):
+    with pytest.raises(files.LabError, match="made of bytes"):
         helpers.to_bit_planes(sequence)
 
 
@@ -759,7 +762,7 @@ def test_bit_planes_of_anything_but_bytes(sequence):
     "bits", [np.ones((2, 7)), np.full((1, 8), 2), np.full((1, 8), 0.5), np.zeros(8), [[1], [0, 1]]]
 )
 def test_bytes_of_anything_but_bit_planes(bits):
-    with pytest.raises(helpers.LabError, match=r"Bit"):
+    with pytest.raises(files.LabError, match=r"Bit"):
         helpers.from_bit_planes(bits)
 
 
@@ -767,7 +770,7 @@ def test_bytes_of_anything_but_bit_planes(bits):
 
 
 def test_digits_are_seventeen_levels_without_a_download():
-    digits = helpers.load_digits()
+    digits = datasets.load_digits()
     assert digits.shape == (1797, 8, 8) and digits.dtype == np.uint8
     assert sorted(set(digits.flatten().tolist())) == list(range(17))
 
@@ -789,7 +792,7 @@ def no_setting(monkeypatch):
 @pytest.fixture
 def folder(tmp_path, no_setting):
     """MNIST's own two files, small; one of them compressed."""
-    training, test = helpers.MNIST_FILES
+    training, test = datasets.MNIST_FILES
     (tmp_path / f"{training}.gz").write_bytes(gzip.compress(idx(TRAINING_IMAGES)))
     (tmp_path / test).write_bytes(idx(TEST_IMAGES))
     return tmp_path
@@ -800,40 +803,40 @@ def is_mnist(images):
 
 
 def test_mnist_from_its_own_files(folder, monkeypatch):
-    assert is_mnist(helpers.load_mnist(folder)) and is_mnist(helpers.load_mnist(str(folder)))
+    assert is_mnist(datasets.load_mnist(folder)) and is_mnist(datasets.load_mnist(str(folder)))
     monkeypatch.setenv("PIXELRNN_MNIST", str(folder))
-    assert is_mnist(helpers.load_mnist()) and is_mnist(helpers.load_mnist(""))
+    assert is_mnist(datasets.load_mnist()) and is_mnist(datasets.load_mnist(""))
 
 
-@pytest.mark.parametrize("names", helpers.MNIST_ARRAYS, ids=["train_images", "x_train"])
+@pytest.mark.parametrize("names", datasets.MNIST_ARRAYS, ids=["train_images", "x_train"])
 def test_mnist_from_an_npz(tmp_path, no_setting, names):
     pairs = dict(
         zip(
-            [pair[names == helpers.MNIST_ARRAYS[1]] for pair in helpers.MNIST_ARRAYS],
+            [pair[names == datasets.MNIST_ARRAYS[1]] for pair in datasets.MNIST_ARRAYS],
             (TRAINING_IMAGES, TEST_IMAGES),
             strict=True,
         )
     )
     np.savez_compressed(tmp_path / "mnist.npz", **pairs)
-    assert is_mnist(helpers.load_mnist(tmp_path / "mnist.npz"))
+    assert is_mnist(datasets.load_mnist(tmp_path / "mnist.npz"))
 
 
 def test_a_relative_path_starts_in_the_projects_folder(tmp_path, no_setting, monkeypatch):
     np.savez_compressed(tmp_path / "mine.npz", train_images=TRAINING_IMAGES, test_images=TEST_IMAGES)
-    monkeypatch.setattr(helpers, "DATA", tmp_path / "data")
-    assert is_mnist(helpers.load_mnist("mine.npz"))  # wherever the notebook's kernel runs
+    monkeypatch.setattr(datasets, "DATA", tmp_path / "data")
+    assert is_mnist(datasets.load_mnist("mine.npz"))  # wherever the notebook's kernel runs
 
 
 def test_no_mnist_says_both_ways(no_setting):
-    with pytest.raises(helpers.LabError, match=r"not part of this project. Set .* PIXELRNN_MNIST .* download"):
-        helpers.load_mnist()
+    with pytest.raises(files.LabError, match=r"not part of this project. Set .* PIXELRNN_MNIST .* download"):
+        datasets.load_mnist()
 
 
 def test_mnist_that_is_not_there(tmp_path, no_setting):
-    with pytest.raises(helpers.LabError, match=r"no file .*nowhere. Set the environment variable"):
-        helpers.load_mnist(tmp_path / "nowhere")
-    with pytest.raises(helpers.LabError, match=r"no file .*train-images-idx3-ubyte. Set the"):
-        helpers.load_mnist(tmp_path)
+    with pytest.raises(files.LabError, match=r"no file .*nowhere. Set the environment variable"):
+        datasets.load_mnist(tmp_path / "nowhere")
+    with pytest.raises(files.LabError, match=r"no file .*train-images-idx3-ubyte. Set the"):
+        datasets.load_mnist(tmp_path)
 
 
 def cut(data):
@@ -853,21 +856,21 @@ def other_magic(data):
 )
 @pytest.mark.parametrize("compressed", [False, True])
 def test_damaged_files_of_mnist(folder, damage, compressed):
-    name = next(iter(helpers.MNIST_FILES))
+    name = next(iter(datasets.MNIST_FILES))
     (folder / f"{name}.gz").unlink()
     data = damage(idx(TRAINING_IMAGES))
     (folder / (f"{name}.gz" if compressed else name)).write_bytes(gzip.compress(data) if compressed else data)
-    with pytest.raises(helpers.LabError, match=r"is damaged or is something else: .*Set the environment variable"):
-        helpers.load_mnist(folder)
+    with pytest.raises(files.LabError, match=r"is damaged or is something else: .*Set the environment variable"):
+        datasets.load_mnist(folder)
 
 
 def test_compressed_data_that_is_damaged(folder):
-    path = folder / f"{next(iter(helpers.MNIST_FILES))}.gz"
+    path = folder / f"{next(iter(datasets.MNIST_FILES))}.gz"
     whole = path.read_bytes()
     for data in (whole[:-200], whole[:100] + bytes(50) + whole[150:], idx(TRAINING_IMAGES)):
         path.write_bytes(data)
-        with pytest.raises(helpers.LabError, match="is damaged or is something else"):
-            helpers.load_mnist(folder)
+        with pytest.raises(files.LabError, match="is damaged or is something else"):
+            datasets.load_mnist(folder)
 
 
 def test_damaged_npz(tmp_path, no_setting):
@@ -876,17 +879,17 @@ def test_damaged_npz(tmp_path, no_setting):
     data = path.read_bytes()
     for wrong in (data[:-300], data[:200] + bytes(100) + data[300:], b"", b"no archive"):
         path.write_bytes(wrong)
-        with pytest.raises(helpers.LabError, match="is damaged or is something else"):
-            helpers.load_mnist(path)
+        with pytest.raises(files.LabError, match="is damaged or is something else"):
+            datasets.load_mnist(path)
     np.save(path.with_suffix(".npy"), TEST_IMAGES)
-    with pytest.raises(helpers.LabError, match="is damaged or is something else"):
-        helpers.load_mnist(path.with_suffix(".npy"))
+    with pytest.raises(files.LabError, match="is damaged or is something else"):
+        datasets.load_mnist(path.with_suffix(".npy"))
     np.savez_compressed(path, something=TEST_IMAGES)
-    with pytest.raises(helpers.LabError, match="is damaged or is something else"):
-        helpers.load_mnist(path)
+    with pytest.raises(files.LabError, match="is damaged or is something else"):
+        datasets.load_mnist(path)
     np.savez_compressed(path, train_images=TRAINING_IMAGES, test_images=np.array([{}]))  # would need unpickling
-    with pytest.raises(helpers.LabError, match="is damaged or is something else"):
-        helpers.load_mnist(path)
+    with pytest.raises(files.LabError, match="is damaged or is something else"):
+        datasets.load_mnist(path)
 
 
 OTHER_FILES = {
@@ -901,35 +904,35 @@ OTHER_FILES = {
 @pytest.mark.parametrize(("name", "contents"), OTHER_FILES.items(), ids=OTHER_FILES)
 def test_other_files_than_mnists(tmp_path, no_setting, name, contents):
     (tmp_path / name).write_bytes(contents)
-    with pytest.raises(helpers.LabError, match=r"something else than a folder of its files or an .npz") as raised:
-        helpers.load_mnist(tmp_path / name)
+    with pytest.raises(files.LabError, match=r"something else than a folder of its files or an .npz") as raised:
+        datasets.load_mnist(tmp_path / name)
     assert "pickle" not in str(raised.value)
 
 
 @pytest.mark.parametrize("source", ["~no_such_user/mnist.npz", "m" * 300, "a\0b"])
 def test_a_path_of_mnist_that_cannot_be_looked_at(no_setting, source):
-    with pytest.raises(helpers.LabError, match=r"cannot be looked at|no file"):
-        helpers.load_mnist(source)
+    with pytest.raises(files.LabError, match=r"cannot be looked at|no file"):
+        datasets.load_mnist(source)
 
 
 @pytest.mark.parametrize("images", [TEST_IMAGES[:, :14], TEST_IMAGES.astype(float), TEST_IMAGES[0], TEST_IMAGES[:0]])
 def test_other_pictures_than_mnists(tmp_path, no_setting, images):
     np.savez_compressed(tmp_path / "mnist.npz", train_images=TRAINING_IMAGES, test_images=images)
-    with pytest.raises(helpers.LabError, match=r"MNIST's images are uint8 \(count, 28, 28\)"):
-        helpers.load_mnist(tmp_path / "mnist.npz")
+    with pytest.raises(files.LabError, match=r"MNIST's images are uint8 \(count, 28, 28\)"):
+        datasets.load_mnist(tmp_path / "mnist.npz")
 
 
 @pytest.fixture
 def served(folder, tmp_path, monkeypatch):
     """A web server on this machine that has the two files, and a project without them."""
-    name = list(helpers.MNIST_FILES)[1]
+    name = list(datasets.MNIST_FILES)[1]
     (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
     handler = functools.partial(Quiet, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(helpers, "MNIST_URL", f"http://127.0.0.1:{server.server_port}/")
-    monkeypatch.setattr(helpers, "DATA", tmp_path / "project")
-    sums = {name: hashlib.sha256((folder / f"{name}.gz").read_bytes()).hexdigest() for name in helpers.MNIST_FILES}
+    monkeypatch.setattr(datasets, "MNIST_URL", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(datasets, "DATA", tmp_path / "project")
+    sums = {name: hashlib.sha256((folder / f"{name}.gz").read_bytes()).hexdigest() for name in datasets.MNIST_FILES}
     yield sums
     server.shutdown()
     server.server_close()
@@ -941,23 +944,23 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 def test_download_checks_the_sum_and_keeps_the_files(served, monkeypatch):
-    monkeypatch.setattr(helpers, "MNIST_FILES", served)
-    assert is_mnist(helpers.load_mnist("download"))
-    monkeypatch.setattr(helpers, "MNIST_URL", "http://127.0.0.1:1/")  # nobody there; not needed any more
-    assert is_mnist(helpers.load_mnist("download"))
+    monkeypatch.setattr(datasets, "MNIST_FILES", served)
+    assert is_mnist(datasets.load_mnist("download"))
+    monkeypatch.setattr(datasets, "MNIST_URL", "http://127.0.0.1:1/")  # nobody there; not needed any more
+    assert is_mnist(datasets.load_mnist("download"))
 
 
 def test_download_of_another_file_is_refused(served):
-    with pytest.raises(helpers.LabError, match=r"could not be downloaded: .*hash.*Set the environment variable"):
-        helpers.load_mnist("download")  # the real sums; this is another file
-    assert not list((helpers.DATA / "mnist").glob("*ubyte*"))
+    with pytest.raises(files.LabError, match=r"could not be downloaded: .*hash.*Set the environment variable"):
+        datasets.load_mnist("download")  # the real sums; this is another file
+    assert not list((datasets.DATA / "mnist").glob("*ubyte*"))
 
 
 def test_no_network(tmp_path, no_setting, monkeypatch):
-    monkeypatch.setattr(helpers, "MNIST_URL", "http://127.0.0.1:1/")
-    monkeypatch.setattr(helpers, "DATA", tmp_path)
-    with pytest.raises(helpers.LabError, match=r"could not be downloaded: .*Set the environment variable"):
-        helpers.load_mnist("download")
+    monkeypatch.setattr(datasets, "MNIST_URL", "http://127.0.0.1:1/")
+    monkeypatch.setattr(datasets, "DATA", tmp_path)
+    with pytest.raises(files.LabError, match=r"could not be downloaded: .*Set the environment variable"):
+        datasets.load_mnist("download")
 
 
 @pytest.fixture
@@ -970,9 +973,9 @@ def small_mnist(tmp_path, no_setting):
 def test_binarised_mnist_keeps_training_grey_or_not_and_the_rest_fixed(small_mnist):
     path, grey = small_mnist
     torch.manual_seed(1)
-    dynamic = helpers.binarized_mnist(path)
+    dynamic = datasets.binarized_mnist(path)
     torch.manual_seed(2)
-    static = helpers.binarized_mnist(path, static=True)
+    static = datasets.binarized_mnist(path, static=True)
     assert [len(part) for part in dynamic] == [len(part) for part in static] == [40, 10_000, 50]
     assert np.array_equal(np.round(255 * dynamic[0].numpy()), grey[:40])  # validation is none of it
     assert set(static[0].unique().tolist()) == {0, 1}
@@ -983,5 +986,5 @@ def test_binarised_mnist_keeps_training_grey_or_not_and_the_rest_fixed(small_mni
 
 def test_too_few_images_for_validation(tmp_path, no_setting):
     np.savez(tmp_path / "mnist.npz", train_images=TRAINING_IMAGES, test_images=TEST_IMAGES)
-    with pytest.raises(helpers.LabError, match="60,000 training images, not 5"):
-        helpers.binarized_mnist(tmp_path / "mnist.npz")
+    with pytest.raises(files.LabError, match="60,000 training images, not 5"):
+        datasets.binarized_mnist(tmp_path / "mnist.npz")

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+import devices
+import files
 import helpers
 import paper
 
@@ -115,28 +117,28 @@ def test_probabilities_are_not_rounded_to_bfloat16():
 def test_the_cpu_is_chosen_where_there_is_nothing_else(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert helpers.choose_device() == helpers.choose_device("cpu") == torch.device("cpu")
+    assert devices.choose_device() == devices.choose_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "", None, 3, "meta"])
 def test_a_device_that_is_not_there_is_told(name):
-    with pytest.raises(helpers.LabError, match="There is no device"):
-        helpers.choose_device(name)
+    with pytest.raises(files.LabError, match="There is no device"):
+        devices.choose_device(name)
 
 
 @pytest.mark.parametrize(("off", "chosen"), [(1e-6, "mps"), (0.5, "cpu"), (float("nan"), "cpu")])
 def test_a_device_whose_lstm_is_wrong_is_passed_over(monkeypatch, off, chosen):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    monkeypatch.setattr(helpers, "_lstm_difference", lambda device: off if device.type == "mps" else 0.0)
-    assert helpers.choose_device().type == chosen
+    monkeypatch.setattr(devices, "_lstm_difference", lambda device: off if device.type == "mps" else 0.0)
+    assert devices.choose_device().type == chosen
     if chosen == "cpu":
-        with pytest.raises(helpers.LabError, match="off the CPU's values"):
-            helpers.choose_device("mps")
+        with pytest.raises(files.LabError, match="off the CPU's values"):
+            devices.choose_device("mps")
 
 
 def test_the_comparison_finds_a_wrong_lstm(monkeypatch):
-    assert helpers._lstm_difference(torch.device("cpu")) == 0
+    assert devices._lstm_difference(torch.device("cpu")) == 0
     forward, calls = torch.nn.LSTM.forward, []
 
     def wrong_the_second_time(self, inputs):
@@ -145,7 +147,7 @@ def test_the_comparison_finds_a_wrong_lstm(monkeypatch):
         return outputs.roll(len(calls) - 1, 1), state
 
     monkeypatch.setattr(torch.nn.LSTM, "forward", wrong_the_second_time)
-    assert helpers._lstm_difference(torch.device("cpu")) > 0.01
+    assert devices._lstm_difference(torch.device("cpu")) > 0.01
 
 
 # On a real GPU
@@ -156,7 +158,7 @@ GPUS = [name for name in ("cuda", "mps") if getattr(torch, name).is_available()]
 @pytest.mark.skipif(not GPUS, reason="there is no GPU here")
 @pytest.mark.parametrize("name", MODELS)
 def test_a_gpu_gives_the_values_of_the_cpu(name):
-    device = helpers.choose_device(GPUS[0])
+    device = devices.choose_device(GPUS[0])
     torch.manual_seed(0)
     model = MODELS[name]().eval()
     elsewhere = MODELS[name]().to(device).eval()
@@ -174,7 +176,7 @@ def test_a_gpu_gives_the_values_of_the_cpu(name):
 
 @pytest.mark.skipif(not GPUS, reason="there is no GPU here")
 def test_a_gpu_trains_in_bfloat16_if_it_can():
-    device = helpers.choose_device(GPUS[0])
+    device = devices.choose_device(GPUS[0])
     model = helpers.GenModel(4, 6, head="joint").to(device)
-    history = helpers.train(model, SEQUENCES, steps=20, bfloat16=helpers.has_bfloat16(device))
+    history = helpers.train(model, SEQUENCES, steps=20, bfloat16=devices.has_bfloat16(device))
     assert history.loss[-1] < history.loss[0]

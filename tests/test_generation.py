@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+import files
 import helpers
 
 WIDTH, STEPS, WINDOW = 2, 9, 3  # the width and the window as in conftest.py
@@ -185,20 +186,20 @@ def test_torch_is_left_as_it_was(monkeypatch, build):
 
 @pytest.mark.parametrize("steps", [1, 4, 5])
 def test_nothing_left_to_generate(build, draw, steps):
-    with pytest.raises(helpers.LabError, match=f"5 steps are given and only {steps} wanted"):
+    with pytest.raises(files.LabError, match=f"5 steps are given and only {steps} wanted"):
         helpers.generate(build(), steps, draw(steps=5))
 
 
 @pytest.mark.parametrize("name", ["steps", "batch"])
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, "2", None])
 def test_bad_number(build, name, value):
-    with pytest.raises(helpers.LabError, match=f"{name} must be a whole number of at least 1"):
+    with pytest.raises(files.LabError, match=f"{name} must be a whole number of at least 1"):
         helpers.generate(build(), **{"steps": STEPS, name: value})
 
 
 @pytest.mark.parametrize("levels", [1, 0, -1, 2.5, True, "2"])
 def test_bad_levels(build, levels):
-    with pytest.raises(helpers.LabError, match="levels must be a whole number of at least 2"):
+    with pytest.raises(files.LabError, match="levels must be a whole number of at least 2"):
         helpers.generate(build(), STEPS, levels=levels)
 
 
@@ -208,7 +209,7 @@ def test_bad_levels(build, levels):
     ids=["width", "axes", "NaN", "range"],
 )
 def test_bad_given(build, given):
-    with pytest.raises(helpers.LabError, match=r"reads \(batch, steps, 2\)|outside \[0, 1\]"):
+    with pytest.raises(files.LabError, match=r"reads \(batch, steps, 2\)|outside \[0, 1\]"):
         helpers.generate(build(), STEPS, given)
 
 

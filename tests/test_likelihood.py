@@ -8,7 +8,10 @@ import pytest
 import torch
 from scipy import stats
 
+import datasets
+import files
 import helpers
+import joint
 
 HEADS = ("independent", "joint")
 CELLS, NORMS = tuple(helpers.CELLS), (None, "batch", "layer")
@@ -105,16 +108,16 @@ def test_nats_are_those_of_evaluation_mode():
     ids=str,
 )
 def test_no_likelihood_without_probabilities(settings, values, message):
-    with pytest.raises(helpers.LabError, match=message):
+    with pytest.raises(files.LabError, match=message):
         helpers.nats(helpers.GenModel(2, 4, **settings), torch.full((1, 3, 2), values))
 
 
 def test_a_joint_head_needs_probabilities_and_what_stands_to_the_left():
-    with pytest.raises(helpers.LabError, match="gives probabilities"):
+    with pytest.raises(files.LabError, match="gives probabilities"):
         helpers.GenModel(2, 4, head="joint", predicts="values")
-    with pytest.raises(helpers.LabError, match="give it the steps too"):
+    with pytest.raises(files.LabError, match="give it the steps too"):
         helpers.GenModel(2, 4, head="joint")(torch.zeros(1, 3, 2))
-    with pytest.raises(helpers.LabError, match="head must be one of 'independent', 'joint'"):
+    with pytest.raises(files.LabError, match="head must be one of 'independent', 'joint'"):
         helpers.GenModel(2, 4, head="both")
 
 
@@ -167,8 +170,8 @@ def test_a_leak_is_seen_at_every_level(head, levels):
             assert helpers.receptive_field(model, sequences, 2, 1)[2, 0] > 0
             model.head.left.mask.fill_(1)
             assert helpers.leaks(model, sequences)
-            model.head.left.mask[: helpers.EMBEDDING] = 0
-            model.head.left.mask[helpers.EMBEDDING :, levels:] = 0
+            model.head.left.mask[: joint.EMBEDDING] = 0
+            model.head.left.mask[joint.EMBEDDING :, levels:] = 0
 
 
 def test_colours_of_a_pixel_are_drawn_in_their_order():
@@ -251,26 +254,26 @@ def test_completions_keep_what_is_given():
 
 @pytest.mark.parametrize("temperature", [-1, math.nan, math.inf, True, "1", None])
 def test_bad_temperature(temperature):
-    with pytest.raises(helpers.LabError, match="temperature must be a number of at least 0"):
+    with pytest.raises(files.LabError, match="temperature must be a number of at least 0"):
         helpers.generate(model_of(2), 3, temperature=temperature)
 
 
 def test_nothing_to_draw_from_values():
-    with pytest.raises(helpers.LabError, match="nothing to draw"):
+    with pytest.raises(files.LabError, match="nothing to draw"):
         helpers.generate(model_of(2, predicts="values"), 3, temperature=1.0)
 
 
 # Sources whose probabilities are known
 
 
-@pytest.fixture(params=[helpers.rule_90, helpers.above_and_left], ids=lambda rule: rule.__name__)
+@pytest.fixture(params=[datasets.rule_90, datasets.above_and_left], ids=lambda rule: rule.__name__)
 def source(request):
-    return helpers.KnownSource(request.param, rows=3, columns=4)
+    return datasets.KnownSource(request.param, rows=3, columns=4)
 
 
 def probability_of_one(source, above, row, i):
     """P(value i of a row is 1), by the rule, one value at a time in plain numbers."""
-    if source.rule is helpers.rule_90:
+    if source.rule is datasets.rule_90:
         left, right = above[i - 1] if i else 0, above[i + 1] if i + 1 < len(above) else 0
         return 0.95 if left != right else 0.05
     left = row[i - 1] if i else 0
@@ -318,7 +321,7 @@ def test_row_independent_nats_against_brute_force(source):
         other = best.clone()
         other[..., place] += shift
         assert weights @ source._nats(other, sequences) > weights @ nats + 1e-5
-    assert np.allclose(nats, source.nats(sequences)) == (source.rule is helpers.rule_90)
+    assert np.allclose(nats, source.nats(sequences)) == (source.rule is datasets.rule_90)
 
 
 def test_drawings_of_a_source_follow_its_probabilities(source):
@@ -326,7 +329,7 @@ def test_drawings_of_a_source_follow_its_probabilities(source):
     drawn, every = source.draw(50_000), all_sequences(2, 4)
     pairs = drawn[:, :2].flatten(1)  # two rows: (count, values)
     counts = np.bincount((pairs * 2.0 ** torch.arange(7, -1, -1)).sum(1).long(), minlength=256)
-    two_rows = helpers.KnownSource(source.rule, 2, 4)
+    two_rows = datasets.KnownSource(source.rule, 2, 4)
     wanted = 50_000 * np.exp(-two_rows.nats(every))
     rare = wanted < 5
     observed, wanted = np.append(counts[~rare], counts[rare].sum()), np.append(wanted[~rare], wanted[rare].sum())
@@ -342,7 +345,7 @@ def test_drawings_of_a_source_follow_its_probabilities(source):
 )
 def test_a_source_judges_only_what_it_could_have_written(source, sequences):
     for measure in (source.nats, source.row_independent_nats):
-        with pytest.raises(helpers.LabError, match="writes 0 and 1"):
+        with pytest.raises(files.LabError, match="writes 0 and 1"):
             measure(sequences)
 
 

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+import evidence
+import files
 import helpers
 
 WIDTH, STEPS, WINDOW = 2, 6, 3  # as in conftest.py
@@ -147,8 +149,8 @@ def test_curves_are_loaded_back_to_four_digits(tmp_path_factory, data, steps, se
     path = tmp_path_factory.getbasetemp() / "curves" / "reference.csv"
     curve = st.lists(losses, min_size=steps, max_size=steps)
     curves = {name: {seed: data.draw(curve) for seed in range(seeds)} for name in ("b, with norm", "a")}
-    helpers.save_curves(path, {"hidden": 64, "rate": 0.01}, curves)
-    loaded = helpers.load_curves(path, {"rate": 0.01, "hidden": 64})
+    evidence.save_curves(path, {"hidden": 64, "rate": 0.01}, curves)
+    loaded = evidence.load_curves(path, {"rate": 0.01, "hidden": 64})
     assert list(loaded) == ["b, with norm", "a"]
     for name, by_seed in curves.items():
         np.testing.assert_allclose(loaded[name], list(by_seed.values()), rtol=5.1e-4)
@@ -165,8 +167,8 @@ def test_curves_are_loaded_back_to_four_digits(tmp_path_factory, data, steps, se
 )
 def test_curves_of_other_settings_do_not_apply(tmp_path, capsys, settings, message):
     path = tmp_path / "curves.csv"
-    helpers.save_curves(path, {"hidden": 64, "rate": 0.01}, {"loss": {0: [1.0]}})
-    assert helpers.load_curves(path, settings) == {}
+    evidence.save_curves(path, {"hidden": 64, "rate": 0.01}, {"loss": {0: [1.0]}})
+    assert evidence.load_curves(path, settings) == {}
     printed = capsys.readouterr().out
     assert printed == f"Not compared with the reference curves: {message}.\n"
 
@@ -174,8 +176,8 @@ def test_curves_of_other_settings_do_not_apply(tmp_path, capsys, settings, messa
 def test_settings_may_hold_a_tuple(tmp_path, capsys):
     path = tmp_path / "curves.csv"
     settings = {"size": (32, 48)}  # which JSON gives back as a list
-    helpers.save_curves(path, settings, {"loss": {0: [1.0]}})
-    assert helpers.load_curves(path, settings)["loss"].tolist() == [[1.0]]
+    evidence.save_curves(path, settings, {"loss": {0: [1.0]}})
+    assert evidence.load_curves(path, settings)["loss"].tolist() == [[1.0]]
     assert capsys.readouterr().out == ""
 
 
@@ -190,18 +192,18 @@ CHOSEN = [
 @pytest.mark.parametrize(("settings", "as_stored"), CHOSEN)
 def test_chosen_settings_are_compared_as_a_file_holds_them(tmp_path, capsys, settings, as_stored):
     path = tmp_path / "curves.csv"
-    helpers.save_curves(path, as_stored, {"loss": {0: [1.0]}})
-    assert helpers.load_curves(path, settings)["loss"].tolist() == [[1.0]]
-    helpers.save_curves(path, {"image": "camera"}, {"loss": {0: [1.0]}})
-    assert helpers.load_curves(path, settings) == {}
+    evidence.save_curves(path, as_stored, {"loss": {0: [1.0]}})
+    assert evidence.load_curves(path, settings)["loss"].tolist() == [[1.0]]
+    evidence.save_curves(path, {"image": "camera"}, {"loss": {0: [1.0]}})
+    assert evidence.load_curves(path, settings) == {}
     assert capsys.readouterr().out.startswith("Not compared with the reference curves: image is ")
 
 
 @pytest.mark.parametrize("value", [print, {1}, 1j, np.zeros((99, 99)), object(), torch.zeros(2)], ids=type)
 def test_settings_that_no_file_holds_are_not_those_of_the_reference(tmp_path, capsys, value):
     path = tmp_path / "curves.csv"
-    helpers.save_curves(path, {"image": "camera"}, {"loss": {0: [1.0]}})
-    assert helpers.load_curves(path, {"image": value}) == {}
+    evidence.save_curves(path, {"image": "camera"}, {"loss": {0: [1.0]}})
+    assert evidence.load_curves(path, {"image": value}) == {}
     printed = capsys.readouterr().out
     assert printed.startswith("Not compared with the reference curves: image is ") and len(printed) < 400
 
@@ -221,18 +223,18 @@ def test_settings_that_no_file_holds_are_not_those_of_the_reference(tmp_path, ca
 )
 def test_curves_that_cannot_be_saved_leave_the_old_file(tmp_path, settings, curves, said):
     path = tmp_path / "curves.csv"
-    helpers.save_curves(path, {"size": 8}, {"a": {0: [1.0, 0.5]}})
+    evidence.save_curves(path, {"size": 8}, {"a": {0: [1.0, 0.5]}})
     old = path.read_bytes()
-    with pytest.raises(helpers.LabError, match=said):
-        helpers.save_curves(path, settings, curves)
+    with pytest.raises(files.LabError, match=said):
+        evidence.save_curves(path, settings, curves)
     assert path.read_bytes() == old and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("name", ["a, b", 'say "row"', "two\nlines", "two\r\nlines", "row \u2192 row", "#", " "])
 def test_curves_may_have_any_name(tmp_path, name):
     path = tmp_path / "curves.csv"
-    helpers.save_curves(path, {"name": name}, {name: {0: [1.0, 0.5]}})
-    assert {key: curve.tolist() for key, curve in helpers.load_curves(path, {"name": name}).items()} == {
+    evidence.save_curves(path, {"name": name}, {name: {0: [1.0, 0.5]}})
+    assert {key: curve.tolist() for key, curve in evidence.load_curves(path, {"name": name}).items()} == {
         name: [[1.0, 0.5]]
     }
 
@@ -240,8 +242,8 @@ def test_curves_may_have_any_name(tmp_path, name):
 def test_tables_are_utf_8_whatever_the_locale(tmp_path):
     """Also where Python takes the locale's encoding: ASCII here, cp1252 on Windows."""
     code = (
-        "import sys, helpers; given = {'\\u2192': {0: [1.0]}}; helpers.save_curves(sys.argv[1], {}, given);"
-        "print(ascii(list(helpers.load_curves(sys.argv[1], {}))))"
+        "import sys, evidence; given = {'\\u2192': {0: [1.0]}}; evidence.save_curves(sys.argv[1], {}, given);"
+        "print(ascii(list(evidence.load_curves(sys.argv[1], {}))))"
     )
     path = tmp_path / "curves.csv"
     told = subprocess.run(
@@ -254,7 +256,7 @@ def test_tables_are_utf_8_whatever_the_locale(tmp_path):
     )
     assert told.stdout == "['\\u2192']\n" and "\u2192,0,1" in path.read_text(encoding="utf-8")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as Excel saves it
-    assert list(helpers.load_curves(path, {})) == ["\u2192"]
+    assert list(evidence.load_curves(path, {})) == ["\u2192"]
 
 
 @pytest.mark.parametrize(
@@ -272,21 +274,21 @@ def test_tables_are_utf_8_whatever_the_locale(tmp_path):
         b"# {}\na,b\nx,0,1\n",
     ],
 )
-@pytest.mark.parametrize("load", [lambda path: helpers.load_curves(path, {}), helpers.load_benchmark])
+@pytest.mark.parametrize("load", [lambda path: evidence.load_curves(path, {}), evidence.load_benchmark])
 def test_damaged_tables(tmp_path, content, load):
     path = tmp_path / "table.csv"
     path.write_bytes(content)
-    with pytest.raises(helpers.LabError, match=r"table.csv is damaged or is something else: .*`make \w+`"):
+    with pytest.raises(files.LabError, match=r"table.csv is damaged or is something else: .*`make \w+`"):
         load(path)
 
 
 def test_tables_that_are_not_there(tmp_path, capsys):
-    assert helpers.load_curves(tmp_path / "none.csv", {}) == {}
+    assert evidence.load_curves(tmp_path / "none.csv", {}) == {}
     assert capsys.readouterr().out.startswith("Not compared with the reference curves: There is no file ")
-    with pytest.raises(helpers.LabError, match=r"There is no file .*none.csv\. `make bench`"):
-        helpers.load_benchmark(tmp_path / "none.csv")
+    with pytest.raises(files.LabError, match=r"There is no file .*none.csv\. `make bench`"):
+        evidence.load_benchmark(tmp_path / "none.csv")
     (tmp_path / "file").write_text("")
-    for load in (lambda path: helpers.load_curves(path, {}), helpers.load_benchmark):
+    for load in (lambda path: evidence.load_curves(path, {}), evidence.load_benchmark):
         for value, said in {
             tmp_path: "is a folder",
             tmp_path / "file" / "c.csv": "cannot be looked at",
@@ -294,7 +296,7 @@ def test_tables_that_are_not_there(tmp_path, capsys):
             None: "is wanted",
             b"c.csv": "is wanted",
         }.items():
-            with pytest.raises(helpers.LabError, match=said):
+            with pytest.raises(files.LabError, match=said):
                 load(value)
 
 
@@ -309,7 +311,7 @@ LEVELS = np.geomspace(0.7, 2 * REFERENCE[2, -1], 11)[1:]  # the slowest seed's l
 
 @pytest.mark.parametrize("curve", [*REFERENCE, falling(10), 0.9 * falling(18), 1.1 * falling(20)])
 def test_curve_on_pace(curve):
-    assert helpers.fraction_on_pace(curve, REFERENCE) == 1
+    assert evidence.fraction_on_pace(curve, REFERENCE) == 1
 
 
 @pytest.mark.parametrize(
@@ -318,39 +320,39 @@ def test_curve_on_pace(curve):
     ids=["too fast", "too slow", "rises", "never falls", "low from the start", "NaN"],
 )
 def test_curve_off_pace(curve):
-    assert helpers.fraction_on_pace(curve, REFERENCE) == 0
+    assert evidence.fraction_on_pace(curve, REFERENCE) == 0
 
 
 @pytest.mark.parametrize("reached", [1, 4, 9])
 def test_pace_is_the_fraction_of_levels_reached(reached):
     curve = np.maximum(falling(20), 0.99 * LEVELS[reached - 1])  # stands still just below that level
-    assert helpers.fraction_on_pace(curve, REFERENCE) == reached / 10
+    assert evidence.fraction_on_pace(curve, REFERENCE) == reached / 10
 
 
 def test_pace_within_another_factor():
-    assert helpers.fraction_on_pace(falling(20), REFERENCE, factor=1) == 1
-    assert helpers.fraction_on_pace(falling(17), REFERENCE, factor=1) == 0
-    assert helpers.fraction_on_pace(falling(8), REFERENCE, factor=3) == 1
+    assert evidence.fraction_on_pace(falling(20), REFERENCE, factor=1) == 1
+    assert evidence.fraction_on_pace(falling(17), REFERENCE, factor=1) == 0
+    assert evidence.fraction_on_pace(falling(8), REFERENCE, factor=3) == 1
 
 
 def test_pace_of_a_loss_that_falls_towards_a_floor():
     reference = 20 + 25 * REFERENCE  # from 37.5 to 20: twice the best is more than the first
-    assert helpers.fraction_on_pace(reference[1], reference, floor=0.95) == 1
-    assert helpers.fraction_on_pace(20 + 25 * falling(50), reference, floor=0.95) < 0.5
-    assert helpers.fraction_on_pace(np.full(200, reference[0, 0]), reference, floor=0.95) < 0.1
+    assert evidence.fraction_on_pace(reference[1], reference, floor=0.95) == 1
+    assert evidence.fraction_on_pace(20 + 25 * falling(50), reference, floor=0.95) < 0.5
+    assert evidence.fraction_on_pace(np.full(200, reference[0, 0]), reference, floor=0.95) < 0.1
 
 
 def test_curves_of_every_few_steps(tmp_path):
     path = tmp_path / "curves.csv"
-    helpers.save_curves(path, {}, {"loss": {0: [3.0, 2.0, 1.0]}}, every=20)
+    evidence.save_curves(path, {}, {"loss": {0: [3.0, 2.0, 1.0]}}, every=20)
     assert [line.split(",")[1] for line in path.read_text().splitlines()[2:]] == ["0", "20", "40"]
-    assert helpers.load_curves(path, {})["loss"].tolist() == [[3.0, 2.0, 1.0]]
+    assert evidence.load_curves(path, {})["loss"].tolist() == [[3.0, 2.0, 1.0]]
 
 
 def test_benchmark_is_loaded_with_its_protocol(tmp_path):
     path = tmp_path / "mnist.csv"
     path.write_text('# {"binarised": "static"}\nseed,seconds,nats\n0,10.0,90.5\n1,20.0,85\n')
-    protocol, table = helpers.load_benchmark(path)
+    protocol, table = evidence.load_benchmark(path)
     assert protocol == {"binarised": "static"}
     assert {name: values.tolist() for name, values in table.items()} == {
         "seed": [0, 1],
@@ -363,7 +365,7 @@ def test_benchmark_is_loaded_with_its_protocol(tmp_path):
 
 
 def test_claim_that_holds_is_printed_and_recorded(capsys):
-    claims = helpers.Claims()
+    claims = evidence.Claims()
     claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", figure=[0.12345678, 1])
     assert capsys.readouterr().out == "Loss falls: below 0.2 nats -> confirmed\n"
     (row,) = claims.rows
@@ -380,11 +382,11 @@ def test_claim_that_holds_is_printed_and_recorded(capsys):
 @pytest.mark.parametrize("holds", [False, np.False_])
 def test_claim_that_fails_is_raised(holds):
     with pytest.raises(AssertionError, match=r"Loss falls: expected below 0.2 nats .*confirmed.* but measured 0.7"):
-        helpers.Claims().check("Loss falls", holds, "below 0.2", "nats", "confirmed", figure=0.7)
+        evidence.Claims().check("Loss falls", holds, "below 0.2", "nats", "confirmed", figure=0.7)
 
 
 def test_claim_that_fails_where_nothing_is_asserted_is_said(capsys):
-    claims = helpers.Claims(asserted=False)
+    claims = evidence.Claims(asserted=False)
     claims.check("Loss falls", False, "below 0.2", "nats", "confirmed", figure=0.7)
     claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", figure=0.1)
     assert capsys.readouterr().out.splitlines() == [
@@ -407,7 +409,7 @@ def test_claim_that_fails_where_nothing_is_asserted_is_said(capsys):
     ],
 )
 def test_a_figure_that_is_missing_is_kept_as_null(figure, kept):
-    claims = helpers.Claims(asserted=False)
+    claims = evidence.Claims(asserted=False)
     claims.check("Smallest that restores", False, "63", "units", "a step", figure)
     assert claims.rows[-1]["figure"] == kept
 
@@ -427,7 +429,7 @@ ODD_NAMES += ["~~x~~", "[t](u)", "![i](x)", "100%", "é", "日本", "\"'", "h_n"
 def test_table_shows_a_name_letter_by_letter(monkeypatch, name):
     from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-    claims = helpers.Claims()
+    claims = evidence.Claims()
     claims.check(name, True, name, "unit", "verdict")
     table = table_of(claims, monkeypatch)
     cells = re.findall(r"<td[^>]*>(.*?)</td>", markdown2html_mistune(table["text/markdown"]))
@@ -438,7 +440,7 @@ def test_table_shows_a_name_letter_by_letter(monkeypatch, name):
 
 
 def test_table_keeps_a_name_of_two_lines_in_one_row(monkeypatch):
-    claims = helpers.Claims()
+    claims = evidence.Claims()
     claims.check("one\ntwo", True, "1", "unit", "verdict")
     assert table_of(claims, monkeypatch)["text/markdown"].splitlines()[2:] == ["| one<br>two | 1 | unit | verdict |"]
 
@@ -446,7 +448,7 @@ def test_table_keeps_a_name_of_two_lines_in_one_row(monkeypatch):
 def test_table_shows_the_claims_and_keeps_figures_in_the_metadata(monkeypatch):
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append((data, options)))
-    claims = helpers.Claims()
+    claims = evidence.Claims()
     claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", figure=0.123)
     claims.check("Bits are exact", True, "1.0", "of bits", "confirmed")
     claims.table()

@@ -16,7 +16,9 @@ import safetensors
 import safetensors.torch
 import torch
 
+import files
 import helpers
+import saving
 
 WIDTH, HIDDEN, STEPS, WINDOW = 2, 5, 6, 3  # as in conftest.py
 OUTPUTS, NORMS, DIRECTIONS = ("seq2seq", "seq2vec"), (None, "batch", "layer"), (False, True)
@@ -236,7 +238,7 @@ def test_dropout_leaves_features_out_in_training_mode_alone(build, draw):
 @pytest.mark.parametrize("name", ["input_size", "hidden_size", "num_layers"])
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, "2", None, float("nan")])
 def test_bad_size(name, value):
-    with pytest.raises(helpers.LabError, match=f"{name} must be a whole number of at least 1"):
+    with pytest.raises(files.LabError, match=f"{name} must be a whole number of at least 1"):
         helpers.GenModel(**{"input_size": WIDTH, "hidden_size": HIDDEN, name: value})
 
 
@@ -258,24 +260,24 @@ def test_bad_size(name, value):
     ],
 )
 def test_unknown_name(name, value):
-    with pytest.raises(helpers.LabError, match=f"{name} must be one of"):
+    with pytest.raises(files.LabError, match=f"{name} must be one of"):
         helpers.GenModel(WIDTH, HIDDEN, **{name: value})
 
 
 @pytest.mark.parametrize("value", [-0.1, 1, 1.5, True, "0.5", None, float("nan")])
 def test_dropout_is_a_probability(value):
-    with pytest.raises(helpers.LabError, match="dropout is a probability below 1"):
+    with pytest.raises(files.LabError, match="dropout is a probability below 1"):
         helpers.GenModel(WIDTH, HIDDEN, dropout=value)
 
 
 @pytest.mark.parametrize("window", [None, 0, -1, 1.5, True, "3"])
 def test_seq2vec_needs_a_window(window):
-    with pytest.raises(helpers.LabError, match=r"window .* must be a whole number of at least 1"):
+    with pytest.raises(files.LabError, match=r"window .* must be a whole number of at least 1"):
         helpers.GenModel(WIDTH, HIDDEN, output="seq2vec", window=window)
 
 
 def test_seq2seq_has_no_window():
-    with pytest.raises(helpers.LabError, match="Only a seq2vec model has a window"):
+    with pytest.raises(files.LabError, match="Only a seq2vec model has a window"):
         helpers.GenModel(WIDTH, HIDDEN, window=3)
 
 
@@ -283,8 +285,8 @@ def test_numpy_settings_are_kept_as_plain_ones(tmp_path, draw):
     sizes = np.array([WIDTH, HIDDEN, 1])
     settings = {"bidirectional": np.False_, "dropout": np.float32(0.5), "cell": np.str_("gru"), "levels": np.int16(4)}
     model = helpers.GenModel(*sizes, output="seq2vec", window=np.int64(WINDOW), **settings)
-    helpers.save_model(model, tmp_path / "model.safetensors")
-    loaded = helpers.load_model(tmp_path / "model.safetensors").settings
+    saving.save_model(model, tmp_path / "model.safetensors")
+    loaded = saving.load_model(tmp_path / "model.safetensors").settings
     assert loaded == model.settings and loaded["dropout"] == 0.5
     assert {type(value) for value in loaded.values()} == {int, bool, float, str, type(None)}
     assert model.loss(draw()).isfinite()
@@ -292,13 +294,13 @@ def test_numpy_settings_are_kept_as_plain_ones(tmp_path, draw):
 
 def test_window_longer_than_the_picture(build, draw):
     model = build(output="seq2vec", window=STEPS + 1)
-    with pytest.raises(helpers.LabError, match="window of 7 steps is longer than the picture's 6"):
+    with pytest.raises(files.LabError, match="window of 7 steps is longer than the picture's 6"):
         model.loss(draw())
 
 
 @pytest.mark.parametrize("shape", [(1, STEPS, WIDTH + 1), (STEPS, WIDTH), (1, 0, WIDTH), (0, STEPS, WIDTH), (WIDTH,)])
 def test_bad_shape(build, shape):
-    with pytest.raises(helpers.LabError, match=r"reads \(batch, steps, 2\)"):
+    with pytest.raises(files.LabError, match=r"reads \(batch, steps, 2\)"):
         build().loss(torch.zeros(shape))
 
 
@@ -307,7 +309,7 @@ def test_bad_shape(build, shape):
 def test_bad_value(build, draw, output, value):
     sequences = draw()
     sequences[1, 2, 0] = value
-    with pytest.raises(helpers.LabError, match=r"outside \[0, 1\], or NaN. `to_batch` scales"):
+    with pytest.raises(files.LabError, match=r"outside \[0, 1\], or NaN. `to_batch` scales"):
         build(output=output).loss(sequences)
 
 
@@ -318,8 +320,8 @@ def test_bad_value(build, draw, output, value):
 def test_saved_model_is_loaded_back(tmp_path, build, settings):
     path = tmp_path / "new" / "folder" / "model.safetensors"
     model = build(reads="levels", predicts="levels", num_layers=2, **settings)
-    helpers.save_model(model, path)
-    loaded = helpers.load_model(path)
+    saving.save_model(model, path)
+    loaded = saving.load_model(path)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     assert loaded.settings == model.settings
     assert not loaded.training
@@ -331,7 +333,7 @@ def test_saved_model_is_loaded_back(tmp_path, build, settings):
 def saved(tmp_path, build):
     """A path with a saved model, for which the test is to change nothing."""
     path = tmp_path / "model.safetensors"
-    helpers.save_model(build(), path)
+    saving.save_model(build(), path)
     old = path.read_bytes()
     yield path
     assert path.read_bytes() == old
@@ -343,8 +345,8 @@ def test_a_full_disk_leaves_the_old_file(saved):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # the system then refuses to write more to any file
     try:
-        with pytest.raises(helpers.LabError, match=r"model.safetensors cannot be written: .*Nothing was lost.*space"):
-            helpers.save_model(helpers.GenModel(64, 64), saved)
+        with pytest.raises(files.LabError, match=r"model.safetensors cannot be written: .*Nothing was lost.*space"):
+            saving.save_model(helpers.GenModel(64, 64), saved)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
@@ -356,8 +358,8 @@ def test_a_save_that_fails_leaves_the_old_file(saved, monkeypatch, build, stop):
         raise stop
 
     monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(helpers.LabError, match=r"cannot be written: (I/O error|Permission denied). Nothing was lost"):
-        helpers.save_model(build(), saved)
+    with pytest.raises(files.LabError, match=r"cannot be written: (I/O error|Permission denied). Nothing was lost"):
+        saving.save_model(build(), saved)
 
 
 def test_an_interrupted_save_leaves_the_old_file(saved, monkeypatch, build):
@@ -367,7 +369,7 @@ def test_an_interrupted_save_leaves_the_old_file(saved, monkeypatch, build):
 
     monkeypatch.setattr(type(saved), "write_bytes", write_half)
     with pytest.raises(KeyboardInterrupt):
-        helpers.save_model(build(), saved)
+        saving.save_model(build(), saved)
 
 
 class Own(torch.nn.Module):
@@ -393,14 +395,14 @@ def changed(model):
     ids=["own", "own, of the same name", "of a class of its own", "changed", "a part", "no model", "None"],
 )
 def test_what_cannot_be_loaded_back_is_not_written(saved, build, make):
-    with pytest.raises(helpers.LabError, match=r"save_model cannot keep this .*(GenModel, .*Average|no longer)"):
-        helpers.save_model(make(build), saved)
+    with pytest.raises(files.LabError, match=r"save_model cannot keep this .*(GenModel, .*Average|no longer)"):
+        saving.save_model(make(build), saved)
 
 
 @pytest.mark.parametrize("value", [None, 3, b"model.safetensors", np.zeros(2), "", " ", "a\0b", "\ud800"], ids=repr)
 def test_what_is_no_path_is_told(build, value):
-    for function in (lambda: helpers.save_model(build(), value), lambda: helpers.load_model(value)):
-        with pytest.raises(helpers.LabError, match=r"is wanted, as a path|cannot be looked at"):
+    for function in (lambda: saving.save_model(build(), value), lambda: saving.load_model(value)):
+        with pytest.raises(files.LabError, match=r"is wanted, as a path|cannot be looked at"):
             function()
 
 
@@ -414,8 +416,8 @@ def test_where_no_file_can_be(tmp_path, build):
         "n" * 300: "cannot be written",
         ".": "there is a folder",
     }.items():
-        with pytest.raises(helpers.LabError, match=said):
-            helpers.save_model(build(), tmp_path / name)
+        with pytest.raises(files.LabError, match=said):
+            saving.save_model(build(), tmp_path / name)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
 
 
@@ -423,18 +425,18 @@ def test_where_no_file_can_be(tmp_path, build):
 def test_what_is_no_file_is_not_replaced(tmp_path, build):
     """A pipe, in a folder of its own: a device, which root could replace, belongs to the whole machine."""
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(helpers.LabError, match="there is a folder or a device"):
-        helpers.save_model(build(), tmp_path / "pipe")
+    with pytest.raises(files.LabError, match="there is a folder or a device"):
+        saving.save_model(build(), tmp_path / "pipe")
     assert (tmp_path / "pipe").is_fifo()
-    with pytest.raises(helpers.LabError, match="is a folder or a device"):
-        helpers.load_model(tmp_path / "pipe")
+    with pytest.raises(files.LabError, match="is a folder or a device"):
+        saving.load_model(tmp_path / "pipe")
 
 
 def test_a_protected_file_is_left(saved, monkeypatch, build):
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))  # root may always
-    with pytest.raises(helpers.LabError, match="write-protected"):
-        helpers.save_model(build(), saved)
+    with pytest.raises(files.LabError, match="write-protected"):
+        saving.save_model(build(), saved)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
@@ -442,7 +444,7 @@ def test_a_protected_file_is_left(saved, monkeypatch, build):
 def test_who_may_read_the_file_is_as_for_any_other(tmp_path, build, mask):
     path, before = tmp_path / "model.safetensors", os.umask(mask)
     try:
-        helpers.save_model(build(), path)
+        saving.save_model(build(), path)
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask
@@ -452,34 +454,34 @@ def test_home_and_links(tmp_path, monkeypatch, build):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    helpers.save_model(build(), "~/new/model.safetensors")
-    assert helpers.load_model("~/new/model.safetensors").settings["input_size"] == WIDTH
+    saving.save_model(build(), "~/new/model.safetensors")
+    assert saving.load_model("~/new/model.safetensors").settings["input_size"] == WIDTH
     try:
         (tmp_path / "link").symlink_to(tmp_path / "new" / "model.safetensors")
     except OSError:
         pytest.skip("this user may not make links")
-    helpers.save_model(build(cell="gru"), "link")
+    saving.save_model(build(cell="gru"), "link")
     assert (tmp_path / "link").is_symlink()
-    assert helpers.load_model("~/new/model.safetensors").settings["cell"] == "gru"
+    assert saving.load_model("~/new/model.safetensors").settings["cell"] == "gru"
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["link", "model.safetensors", "new"]
 
 
 def test_a_name_as_long_as_names_may_be(tmp_path, build):
-    helpers.save_model(build(), tmp_path / ("n" * 255))
-    assert helpers.load_model(tmp_path / ("n" * 255)).settings["input_size"] == WIDTH
+    saving.save_model(build(), tmp_path / ("n" * 255))
+    assert saving.load_model(tmp_path / ("n" * 255)).settings["input_size"] == WIDTH
 
 
 def test_two_processes_write_and_read_the_same_file(tmp_path):
     """Each finds the file of one of them, its settings beside the weights that belong to them."""
     code = """
-import pathlib, sys, torch, helpers
+import pathlib, sys, torch, helpers, saving
 
 def again(size, path):
     model = helpers.GenModel(8, size)
     for weight in model.parameters():
         torch.nn.init.constant_(weight, size)
-    helpers.save_model(model, path)
-    loaded = helpers.load_model(path)
+    saving.save_model(model, path)
+    loaded = saving.load_model(path)
     assert all((weight == loaded.settings["hidden_size"]).all() for weight in loaded.parameters())
 """
     path, scope = tmp_path / "model.safetensors", {}
@@ -500,8 +502,8 @@ def again(size, path):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_dtype_is_kept(tmp_path, build, dtype):
     model = build(head="joint").to(dtype)  # with masks, which are not in the file
-    helpers.save_model(model, tmp_path / "model")
-    loaded = helpers.load_model(tmp_path / "model")
+    saving.save_model(model, tmp_path / "model")
+    loaded = saving.load_model(tmp_path / "model")
     assert {weight.dtype for weight in loaded.state_dict().values()} == {dtype}
     assert [one.dtype for one in loaded.buffers()] == [one.dtype for one in model.buffers()]
     assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
@@ -510,8 +512,8 @@ def test_dtype_is_kept(tmp_path, build, dtype):
 def test_a_model_of_two_dtypes(tmp_path, build):
     model = build(norm="batch")
     model.norm.double()
-    helpers.save_model(model, tmp_path / "model")
-    loaded = helpers.load_model(tmp_path / "model").state_dict()
+    saving.save_model(model, tmp_path / "model")
+    loaded = saving.load_model(tmp_path / "model").state_dict()
     assert {name: weight.dtype for name, weight in loaded.items()} == {
         name: weight.dtype for name, weight in model.state_dict().items()
     }
@@ -523,15 +525,15 @@ def test_tied_and_turned_weights(tmp_path, draw):
     model.head.bias = torch.nn.Parameter(model.rnn.bias_ih_l0[:WIDTH])  # a part of the other's memory
     model.head.weight = torch.nn.Parameter(torch.randn(WIDTH, WIDTH).T)
     model.rnn.bias_hh_l0 = model.rnn.bias_ih_l0
-    helpers.save_model(model, tmp_path / "model")
+    saving.save_model(model, tmp_path / "model")
     sequences = draw()
-    assert torch.equal(helpers.load_model(tmp_path / "model").loss(sequences), model.eval().loss(sequences))
+    assert torch.equal(saving.load_model(tmp_path / "model").loss(sequences), model.eval().loss(sequences))
 
 
 def test_a_compiled_model_is_saved_as_what_it_wraps(tmp_path, build):
     model = build()
-    helpers.save_model(torch.compile(model), tmp_path / "compiled")
-    helpers.save_model(model, tmp_path / "model")
+    saving.save_model(torch.compile(model), tmp_path / "compiled")
+    saving.save_model(model, tmp_path / "model")
     assert (tmp_path / "compiled").read_bytes() == (tmp_path / "model").read_bytes()
 
 
@@ -539,32 +541,32 @@ def test_a_compiled_model_is_saved_as_what_it_wraps(tmp_path, build):
 def test_a_model_of_several_processes_is_saved_as_what_it_wraps(tmp_path, build):
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
-        helpers.save_model(torch.nn.parallel.DistributedDataParallel(build()), tmp_path / "model")
+        saving.save_model(torch.nn.parallel.DistributedDataParallel(build()), tmp_path / "model")
     finally:
         torch.distributed.destroy_process_group()
-    assert helpers.load_model(tmp_path / "model").settings["input_size"] == WIDTH
+    assert saving.load_model(tmp_path / "model").settings["input_size"] == WIDTH
 
 
 def test_saving_and_loading_draw_no_random_numbers(tmp_path, build):
     model = build("train")
     before = torch.get_rng_state()
-    helpers.save_model(model, tmp_path / "model")
-    helpers.load_model(tmp_path / "model")
+    saving.save_model(model, tmp_path / "model")
+    saving.load_model(tmp_path / "model")
     assert torch.equal(torch.get_rng_state(), before) and model.training
 
 
 def test_a_default_device_does_not_part_the_masks_from_the_weights(tmp_path, build):
     model = build(head="joint")
     with torch.device("meta"):
-        helpers.save_model(model, tmp_path / "model")
-        loaded = helpers.load_model(tmp_path / "model")
+        saving.save_model(model, tmp_path / "model")
+        loaded = saving.load_model(tmp_path / "model")
     assert {one.device.type for one in (*loaded.parameters(), *loaded.buffers())} == {"cpu"}
 
 
 def test_a_loaded_model_trains_on_and_its_file_is_its_own(tmp_path, build, draw):
     path, sequences = tmp_path / "model", draw().round()
-    helpers.save_model(build(), path)
-    old, loaded = path.read_bytes(), helpers.load_model(path)
+    saving.save_model(build(), path)
+    old, loaded = path.read_bytes(), saving.load_model(path)
     helpers.train(loaded, sequences, steps=2)
     assert path.read_bytes() == old
     path.write_bytes(bytes(len(old)))  # in place
@@ -604,7 +606,7 @@ def test_a_file_of_an_earlier_version_is_good(tmp_path):
     """Which said its settings and not its model: a GenModel."""
     path = tmp_path / "model.safetensors"
     path.write_bytes(WHOLE_FILE)
-    loaded = helpers.load_model(path)
+    loaded = saving.load_model(path)
     assert type(loaded) is helpers.GenModel and loaded.settings["hidden_size"] == HIDDEN
 
 
@@ -612,8 +614,8 @@ def test_a_file_of_an_earlier_version_is_good(tmp_path):
 def test_bad_weights_file(tmp_path, name):
     path = tmp_path / "model.safetensors"
     path.write_bytes(BAD_FILES[name])
-    with pytest.raises(helpers.LabError, match=r"model.safetensors is damaged or is something else: .*save_model"):
-        helpers.load_model(path)
+    with pytest.raises(files.LabError, match=r"model.safetensors is damaged or is something else: .*save_model"):
+        saving.load_model(path)
 
 
 class Malicious:
@@ -629,8 +631,8 @@ def test_pickle_is_refused_and_not_executed(tmp_path, write):
     path, touched = tmp_path / "model.pt", tmp_path / "touched"
     with path.open("wb") as file:
         write(Malicious(str(touched)), file)
-    with pytest.raises(helpers.LabError, match="damaged or is something else"):
-        helpers.load_model(path)
+    with pytest.raises(files.LabError, match="damaged or is something else"):
+        saving.load_model(path)
     assert not touched.exists()
 
 
@@ -648,8 +650,8 @@ def test_a_weights_file_that_is_not_there(tmp_path, name, said):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
     path = name if name.startswith("~") else tmp_path / name
-    with pytest.raises(helpers.LabError, match=said) as caught:
-        helpers.load_model(path)
+    with pytest.raises(files.LabError, match=said) as caught:
+        saving.load_model(path)
     assert len(str(caught.value)) < 600 and "damaged" not in str(caught.value)
 
 
@@ -664,6 +666,6 @@ def test_a_weights_file_that_may_not_be_read(saved, monkeypatch, function):
         monkeypatch.setattr(os, "access", lambda path, mode: False)
     else:
         monkeypatch.setattr(type(saved), {"stat": "stat", "read": "read_bytes"}[function], denied)
-    with pytest.raises(helpers.LabError, match=r"may not be read|cannot be looked at: Perm|cannot be read: Perm"):
-        helpers.load_model(saved)
+    with pytest.raises(files.LabError, match=r"may not be read|cannot be looked at: Perm|cannot be read: Perm"):
+        saving.load_model(saved)
     monkeypatch.undo()

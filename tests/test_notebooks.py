@@ -1,6 +1,7 @@
 """What a notebook is stored as: run in order, with outputs that can be compared on another machine. nbval itself runs
 beside these tests; the last ones see that it, and the checks of the notebooks, can fail."""
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,8 @@ import nbformat
 import pytest
 from PIL import Image
 
+import evidence
+import files
 import helpers
 
 ROOT = Path(__file__).parent.parent
@@ -160,7 +163,7 @@ def test_a_picture_of_one_colour_is_one_too(shade, tmp_path, monkeypatch, capsys
 )
 def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name, value, smallest, monkeypatch, capsys):
     told = smallest if isinstance(smallest, str) else f"{name}.* must be a whole number of at least {smallest}, not "
-    with pytest.raises(helpers.LabError, match=told):
+    with pytest.raises(files.LabError, match=told):
         run_with(note, monkeypatch, capsys, only=("imports", "parameters", "settings"), **{name: value})
 
 
@@ -168,8 +171,8 @@ def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name,
 
 SMALL = """import sys
 sys.path[:0] = [{root!r}]
-import helpers
-claims = helpers.Claims()
+import evidence
+claims = evidence.Claims()
 claims.check("two and two", 2 + 2 == {four}, "4", "things", "holds", figure=2 + 2)
 claims.table()"""
 
@@ -298,14 +301,14 @@ def test_a_cell_whose_kernel_dies_fails_without_waiting_for_its_limit(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "data" / "reference").glob("*.csv")), ids=lambda path: path.stem)
 def test_reference_seeds_keep_pace_with_each_other_and_an_untrained_model_does_not(path):
-    settings = helpers.json.loads(path.open().readline().removeprefix("# "))
+    settings = json.loads(path.open().readline().removeprefix("# "))
     floor = settings.get("floor", 0.0)
-    for name, seeds in helpers.load_curves(path, settings).items():
+    for name, seeds in evidence.load_curves(path, settings).items():
         assert len(seeds) >= 5, name
         for seed in range(len(seeds)):
             others = [row for number, row in enumerate(seeds) if number != seed]
-            assert helpers.fraction_on_pace(seeds[seed], helpers.np.array(others), floor=floor) >= 0.9, name
-        assert helpers.fraction_on_pace([seeds[0][0]] * seeds.shape[1], seeds, floor=floor) < 0.5, name
+            assert evidence.fraction_on_pace(seeds[seed], helpers.np.array(others), floor=floor) >= 0.9, name
+        assert evidence.fraction_on_pace([seeds[0][0]] * seeds.shape[1], seeds, floor=floor) < 0.5, name
 
 
 def test_importing_what_downloads_says_nothing_in_a_notebook(tmp_path):

@@ -7,7 +7,7 @@ import nbformat
 import numpy as np
 import pytest
 
-import helpers
+import evidence
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -78,7 +78,7 @@ every_stored_run = pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: 
 
 def last_of_each_seed(path):
     """The protocol of a stored run, and for each seed its last row: (seconds, nats)."""
-    protocol, table = helpers.load_benchmark(path)
+    protocol, table = evidence.load_benchmark(path)
     lasts = [np.flatnonzero(table["seed"] == seed)[-1] for seed in np.unique(table["seed"])]
     return protocol, [(table["seconds"][last], table["nats"][last]) for last in lasts]
 
@@ -95,7 +95,7 @@ def benchmark_row(path):
 
 @every_stored_run
 def test_stored_runs_are_reported_as_they_are(path):
-    row, protocol = benchmark_row(path), helpers.load_benchmark(path)[0]
+    row, protocol = benchmark_row(path), evidence.load_benchmark(path)[0]
     reported = [NOTES / "06_the_papers_pixelrnn.md"]
     if protocol["data"] == "mnist":
         reported += [ROOT / "README.md"]
@@ -107,7 +107,7 @@ def test_stored_runs_are_reported_as_they_are(path):
 @every_stored_run
 def test_stored_runs_say_how_they_were_made(path):
     protocol, lasts = last_of_each_seed(path)
-    assert protocol["command"].startswith("python bench.py") and "/" not in protocol["command"]
+    assert protocol["command"].startswith("python tools/bench.py") and " /" not in protocol["command"]
     assert "--store" in protocol["command"] and {"processor", "threads", "torch"} <= set(protocol)
     counted = {"mnist": (50_000, 10_000), "digits": (1297, 500)}[protocol["data"]]
     assert (protocol["training images"], protocol["measured images"]) == counted
@@ -162,7 +162,7 @@ def test_before_and_pushed_are_told_as_they_were_run():
 def test_the_average_is_told_as_it_was_run(run, training, updates, drawn):
     note = (NOTES / "06_the_papers_pixelrnn.md").read_text(encoding="utf-8")
     paragraph = re.search(r"^\*\*Three at once.*$", note, flags=re.M).group()
-    protocol, table = helpers.load_benchmark(ROOT / "data" / "benchmarks" / f"mnist_{run}.csv")
+    protocol, table = evidence.load_benchmark(ROOT / "data" / "benchmarks" / f"mnist_{run}.csv")
     lasts = table["seconds"] >= protocol["budget"]
     reached, made = table["nats"][lasts], table["updates"][lasts]
     assert f"{min(reached):.2f} to {max(reached):.2f}" in paragraph

@@ -16,10 +16,16 @@ import pytest
 import torch
 import torch.distributed as dist
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 import bench
+
+import devices
+import evidence
+import files
 import helpers
+import saving
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or sys.platform == "win32", reason="torchrun, and its signals, are wanted"
@@ -68,16 +74,16 @@ def refused(**settings):
     """What `train` says of them."""
     try:
         helpers.train(helpers.GenModel(4, 3, norm=settings.pop("norm", None)), GREY, steps=1, **settings)
-    except helpers.LabError as error:
+    except files.LabError as error:
         return str(error)
 
 
 def interrupted(rank):
     """Rank 1 alone is interrupted, within its third update."""
     model = Noted(lambda count: rank == 1 and count == 2 and os.kill(os.getpid(), signal.SIGINT))
-    helpers.someone_watches = lambda: True
+    devices.someone_watches = lambda: True
     history = helpers.train(model, GREY, steps=50, batch_size=4)
-    helpers.someone_watches = lambda: False
+    devices.someone_watches = lambda: False
     return {"interrupted": history.interrupted, "updates": len(history.loss), "weights": weights_of(model)}
 
 
@@ -90,7 +96,7 @@ def timed(rank):
 
 
 def agreeing(folder):
-    rank, _ = helpers.process()
+    rank, _ = devices.process()
     print("said once")
     own_chance = Noted()
     helpers.train(own_chance, GREY, steps=3, batch_size=4)
@@ -106,12 +112,12 @@ def agreeing(folder):
     }
     (folder / f"{rank}.json").write_text(json.dumps(results))
     if rank:
-        bench.store = helpers.save_model = None  # not to be called
+        bench.store = saving.save_model = None  # not to be called
     bench.main(["--data", "digits", "--seconds", "0.1", "--model", "joint-fast", "--members"])
 
     def fail(count):
         if rank == 1 and count == 2:
-            raise helpers.LabError("Rank 1 is out of numbers.")
+            raise files.LabError("Rank 1 is out of numbers.")
 
     helpers.train(Noted(fail), GREY, seconds=600)
     (folder / "not ended").touch()
@@ -121,7 +127,7 @@ def endless(folder):
     loss = helpers.GenModel.loss
 
     def noted(*arguments):
-        (folder / f"started {helpers.process()[0]}").touch()
+        (folder / f"started {devices.process()[0]}").touch()
         return loss(*arguments)
 
     helpers.GenModel.loss = noted
@@ -198,9 +204,11 @@ def test_the_benchmark_is_printed_and_stored_once_and_says_how_many_processes(ag
     assert printed.count("joint-fast, seed 0") == 1 and printed.count("Stored in") == 1
     path = folder / "build" / "digits_joint-fast_256_fixed_0.1s_member0.csv"
     assert set(path.parent.iterdir()) == {path, path.with_suffix(".safetensors")}
-    protocol, _ = helpers.load_benchmark(path)
+    protocol, _ = evidence.load_benchmark(path)
     assert (protocol["processes"], protocol["threads"], protocol["peak memory"]) == (2, 1, None)
-    assert protocol["command"].startswith("python -m torch.distributed.run --nnodes=1 --nproc_per_node=2 bench.py")
+    assert protocol["command"].startswith(
+        "python -m torch.distributed.run --nnodes=1 --nproc_per_node=2 tools/bench.py"
+    )
 
 
 def test_an_error_on_one_rank_ends_all_with_its_message(agreed):
@@ -223,18 +231,18 @@ def test_ctrl_c_ends_all_and_stores_nothing(tmp_path):
 
 def test_a_process_alone_needs_no_others(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with helpers.several_processes(torch.device("cpu")):
-        assert helpers.process() == (0, 1)
+    with devices.several_processes(torch.device("cpu")):
+        assert devices.process() == (0, 1)
 
 
 def test_processes_that_do_not_find_each_other_are_told(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(helpers.LabError, match="torchrun"), helpers.several_processes(torch.device("cpu")):
+    with pytest.raises(files.LabError, match="torchrun"), devices.several_processes(torch.device("cpu")):
         pass
 
 
 if __name__ == "__main__":
     bench.ROOT = Path(sys.argv[2])
-    with helpers.several_processes(torch.device("cpu")):
+    with devices.several_processes(torch.device("cpu")):
         {"agreeing": agreeing, "endless": endless}[sys.argv[1]](bench.ROOT)

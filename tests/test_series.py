@@ -11,14 +11,14 @@ import time
 
 import nbformat
 import pytest
-
 import series
 
 CLAIM = """import sys
 sys.path[:0] = [{root!r}]
 import matplotlib.pyplot as plt
-import helpers
-claims = helpers.Claims()
+import evidence
+import evidence
+claims = evidence.Claims()
 claims.check("sum", 2 + 2 == {four}, "4", "things", "holds", figure=4.0)
 claims.table()
 fig, ax = plt.subplots()
@@ -238,7 +238,8 @@ def test_reference_seeds_reach_the_notebooks(folders):
 @pytest.mark.skipif(os.name == "nt", reason="a signal to one process, or to a terminal's group, is POSIX")
 @pytest.mark.parametrize("send", [os.kill, getattr(os, "killpg", None)], ids=["to the runner alone", "to the group"])
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(tmp_path, send):
-    shutil.copy(series.__file__, tmp_path)
+    (tmp_path / "tools").mkdir()
+    shutil.copy(series.__file__, tmp_path / "tools")
     (tmp_path / "notebooks").mkdir()
     write_notebook(tmp_path / "notebooks" / "01_quick.ipynb", ROW.format(claim="row \u2192 row"))
     busy = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(600)"
@@ -246,7 +247,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_kernel(tmp_path, send):
     write_notebook(tmp_path / "notebooks" / "03_busy.ipynb", "import time\ntime.sleep(600)")
     # A test run in the background hands on that SIGINT is ignored; a person's terminal does not.
     code = "import runpy, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += f"runpy.run_path({str(tmp_path / 'series.py')!r}, run_name='__main__')"
+    code += f"runpy.run_path({str(tmp_path / 'tools' / 'series.py')!r}, run_name='__main__')"
     runner = subprocess.Popen(
         [sys.executable, "-c", code, "run"],
         stdout=subprocess.PIPE,
@@ -299,8 +300,9 @@ def make(tmp_path):
     (place / ".venv" / "bin").mkdir(parents=True)
     shutil.copy(series.ROOT / "Makefile", place)
     tell = "import json, os, sys\nprint(json.dumps([sys.argv[1:], dict(os.environ)]))"
-    (place / "series.py").write_text(tell)
-    (place / "bench.py").write_text(tell)
+    (place / "tools").mkdir()
+    (place / "tools" / "series.py").write_text(tell)
+    (place / "tools" / "bench.py").write_text(tell)
     (place / ".venv" / "bin" / "python").write_text(f"#!/bin/sh\nexec '{sys.executable}' \"$@\"")
     (place / ".venv" / "bin" / "python").chmod(0o755)
 

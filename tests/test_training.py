@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+import devices
+import files
 import helpers
 
 TINY = helpers.to_batch([[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]], 2)
@@ -125,7 +127,7 @@ def test_probe_does_not_count_in_the_seconds(monkeypatch):
 
 @pytest.fixture
 def watched(monkeypatch):
-    monkeypatch.setattr(helpers, "someone_watches", lambda: True)
+    monkeypatch.setattr(devices, "someone_watches", lambda: True)
 
 
 def test_an_interrupt_that_nobody_watches_ends_the_run():
@@ -147,7 +149,7 @@ def test_interrupt_from_the_probe(step, watched):
 
 @pytest.mark.parametrize("step", [0, 2])
 def test_interrupt_within_the_loss(monkeypatch, step):
-    monkeypatch.setattr(helpers, "someone_watches", lambda: True)
+    monkeypatch.setattr(devices, "someone_watches", lambda: True)
     model = small_model()
     calls, loss = [], model.loss
 
@@ -208,7 +210,7 @@ def test_gradient_whose_norm_alone_overflows_does_no_harm():
 @pytest.mark.parametrize("norm", [None, "batch", "layer"])
 def test_learning_rate_far_too_high(norm):
     model = small_model(norm=norm)
-    with pytest.raises(helpers.LabError, match="Lower the learning rate") as raised:
+    with pytest.raises(files.LabError, match="Lower the learning rate") as raised:
         helpers.train(model, TINY, steps=50, learning_rate=3e37)
     assert raised.value.history.loss
     assert is_finite(model)
@@ -219,7 +221,7 @@ def test_learning_rate_far_too_high(norm):
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5, True, "3"])
 def test_bad_steps(steps):
-    with pytest.raises(helpers.LabError, match="steps must be a whole number of at least 1"):
+    with pytest.raises(files.LabError, match="steps must be a whole number of at least 1"):
         helpers.train(Slope(), None, steps=steps)
 
 
@@ -232,7 +234,7 @@ def test_bad_steps(steps):
 )
 def test_bad_settings_are_named(setting):
     (name,) = setting
-    with pytest.raises(helpers.LabError, match=f"{name} must be a number"):
+    with pytest.raises(files.LabError, match=f"{name} must be a number"):
         helpers.train(Slope(), None, steps=1, **setting)
 
 
@@ -258,18 +260,18 @@ def test_frozen_weights_stay_and_have_no_gradient_to_look_at(optimizer):
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_a_model_that_is_frozen_as_a_whole_is_told(optimizer):
-    with pytest.raises(helpers.LabError, match="nothing to train"):
+    with pytest.raises(files.LabError, match="nothing to train"):
         helpers.train(small_model().requires_grad_(False), TINY, steps=1, optimizer=optimizer)
 
 
 @pytest.mark.parametrize("learning_rate", [-0.1, math.nan, "0.1", None])
 def test_bad_learning_rate(learning_rate):
-    with pytest.raises(helpers.LabError, match="learning_rate"):
+    with pytest.raises(files.LabError, match="learning_rate"):
         helpers.train(Slope(), None, steps=1, learning_rate=learning_rate)
 
 
 def test_batch_norm_cannot_train_on_one_step():
-    with pytest.raises(helpers.LabError, match=r"[Bb]atch norm"):
+    with pytest.raises(files.LabError, match=r"[Bb]atch norm"):
         helpers.train(small_model(norm="batch"), TINY[:, :1], steps=1)
 
 
@@ -282,7 +284,7 @@ def test_no_progress_bar_in_tests(capsys):
 
 
 def test_progress_bar_for_someone_who_watches(capsys, monkeypatch):
-    monkeypatch.setattr(helpers, "someone_watches", lambda: True)
+    monkeypatch.setattr(devices, "someone_watches", lambda: True)
     helpers.train(Slope(), None, steps=3)
     shown = capsys.readouterr()
     assert shown.out == "" and "training" in shown.err and "/3" in shown.err
@@ -308,7 +310,7 @@ def in_notebook(**content):
 def test_who_watches(monkeypatch, ipython, terminal, watched):
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    assert helpers.someone_watches() is watched
+    assert devices.someone_watches() is watched
 
 
 # Noise on what the model is told
@@ -409,7 +411,7 @@ def test_prepare_sees_each_batch_and_is_what_is_learned():
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, True, "2", 11])
 def test_bad_batch_size(size):
-    with pytest.raises(helpers.LabError, match=r"batch_size must be|A batch of 11 cannot be taken from 10"):
+    with pytest.raises(files.LabError, match=r"batch_size must be|A batch of 11 cannot be taken from 10"):
         helpers.train(Listener(), NUMBERED, steps=1, batch_size=size)
 
 
@@ -449,13 +451,13 @@ def test_looks_without_a_probe_are_nothing():
 
 @pytest.mark.parametrize("budget", [{}, {"steps": 2, "seconds": 1.0}])
 def test_steps_or_seconds(budget):
-    with pytest.raises(helpers.LabError, match="a number of steps or a budget of seconds"):
+    with pytest.raises(files.LabError, match="a number of steps or a budget of seconds"):
         helpers.train(Slope(), None, **budget)
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, math.inf, math.nan, True, "3"])
 def test_bad_seconds(seconds):
-    with pytest.raises(helpers.LabError, match="seconds must be a number above 0"):
+    with pytest.raises(files.LabError, match="seconds must be a number above 0"):
         helpers.train(Slope(), None, seconds=seconds)
 
 
@@ -507,12 +509,12 @@ def test_joint_heads_learn_too(optimizer):
 
 
 def test_bad_optimizer():
-    with pytest.raises(helpers.LabError, match="optimizer must be one of 'adam', 'muon'"):
+    with pytest.raises(files.LabError, match="optimizer must be one of 'adam', 'muon'"):
         helpers.train(Slope(), None, steps=1, optimizer="sgd")
 
 
 def test_a_readout_is_not_solved_for_a_joint_head():
-    with pytest.raises(helpers.LabError, match="joint head"):
+    with pytest.raises(files.LabError, match="joint head"):
         helpers.fit_readout(small_model(head="joint"), TINY)
 
 
@@ -524,7 +526,7 @@ def losses_with(bfloat16):
     return history.loss
 
 
-@pytest.mark.skipif(not helpers.has_bfloat16("cpu"), reason="this processor has no instructions for bfloat16")
+@pytest.mark.skipif(not devices.has_bfloat16("cpu"), reason="this processor has no instructions for bfloat16")
 def test_bfloat16_learns_the_same_with_fewer_digits():
     """The first loss differs in the third digit, not in the first; weights and losses stay what they were."""
     plain, rounded = losses_with(False), losses_with(True)
@@ -532,7 +534,7 @@ def test_bfloat16_learns_the_same_with_fewer_digits():
 
 
 def test_without_instructions_for_bfloat16_it_trains_in_float32_and_says_so(monkeypatch):
-    monkeypatch.setattr(helpers, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
     with pytest.warns(UserWarning, match="No instructions for bfloat16"):
         rounded = losses_with(True)
     assert rounded == losses_with(False)
@@ -540,11 +542,11 @@ def test_without_instructions_for_bfloat16_it_trains_in_float32_and_says_so(monk
 
 def test_bfloat16_is_asked_of_the_processor_and_of_its_lstm(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False})
-    assert not helpers.has_bfloat16("cpu")
+    assert not devices.has_bfloat16("cpu")
 
     def no_primitive(*_):
         raise RuntimeError("could not create a primitive descriptor for the LSTM forward propagation primitive")
 
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     monkeypatch.setattr(nn.LSTM, "forward", no_primitive)
-    assert not helpers.has_bfloat16("cpu")
+    assert not devices.has_bfloat16("cpu")

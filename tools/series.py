@@ -1,9 +1,9 @@
 """Runs the notebooks, two at a time: `make notebooks` (into build/), `make reference` (the stored loss curves),
 `make stored` (refreshes the outputs that the notebooks carry).
 
-    python series.py run [--notebook 02] [--image path/to/mine.png]
-    python series.py reference [--notebook 02]
-    python series.py stored [--notebook 02]
+    python tools/series.py run [--notebook 02] [--image path/to/mine.png]
+    python tools/series.py reference [--notebook 02]
+    python tools/series.py stored [--notebook 02]
 """
 
 import argparse
@@ -24,7 +24,8 @@ import nbclient
 import nbformat
 from nbconvert import HTMLExporter
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # where helpers.py is
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "build"
 REFERENCE_SEEDS = [100, 101, 102, 103, 104]  # none of them a notebook's own, so that a curve is never its own reference
@@ -301,13 +302,15 @@ def write_page_and_plots(notebook, stem):
 
 def picture(image):
     """A picture as the notebooks' parameter IMAGE: a bundled name or a whole path. A wrong one ends it all, at once."""
-    import helpers  # only here: the notebooks import torch in their own processes
+    import files  # only here: the notebooks import torch in their own processes
+    import helpers
+    import photos
 
     try:
         helpers.load_picture(image)
-    except helpers.LabError as error:
+    except files.LabError as error:
         sys.exit(str(error))
-    return image if image in helpers.BUNDLED else str(Path(image).expanduser().resolve())
+    return image if image in photos.BUNDLED else str(Path(image).expanduser().resolve())
 
 
 def run(notebooks, image):

@@ -1,13 +1,13 @@
 """Trains models for a budget of seconds and stores what they reach on held-out pictures: `make bench`.
 
-    python bench.py --seconds 150 [--model joint made ...] [--data digits] [--static] [--seeds 0 1 2] [--store]
-    python -m torch.distributed.run --nproc_per_node=2 bench.py ...     # each model on batches split over two processes
-    python bench.py --members --seeds 0 ...                             # one member of an average; another elsewhere
-    python bench.py --average build/*_member*.safetensors               # once all of them are here
+    python tools/bench.py --seconds 150 [--model joint made ...] [--data digits] [--static] [--seeds 0 1 2] [--store]
+    python -m torch.distributed.run --nproc_per_node=2 tools/bench.py ...   # batches split over two processes
+    python tools/bench.py --members --seeds 0 ...                           # one member of an average
+    python tools/bench.py --average build/*_member*.safetensors             # once all of them are here
 
 The race: every model trains for the same seconds on all cores this process may use, one after another, each in a
 process of its own, and is measured at four points of its budget. Time is that of training alone. Protocols:
-"mnist" is helpers.binarized_mnist, nats are means over all 10,000 test images; "digits" are scikit-learn's, 1 where a
+"mnist" is datasets.binarized_mnist, nats are means over all 10,000 test images; "digits" are scikit-learn's, 1 where a
 value is 8 or more, 500 held out, another 500 for each seed.
 
 The result of each model goes into build/, with --store into data/benchmarks/: a comment with command, protocol,
@@ -31,73 +31,24 @@ import platform
 import re
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # where helpers.py is
+
+import datasets
+import devices
+import evidence
+import files
 import helpers
 import paper
+import recipes
+import saving
 
-ROOT = Path(__file__).parent
 LOOKS = (0.1, 0.2, 0.4, 1.0)  # at the images that are measured on, as parts of the budget
 DRAWN = 256  # pictures at once, to measure the speed of drawing
-
-
-@dataclass
-class Entry:
-    """A model of the race: how it is built, (rows, columns, size) -> model, and how it is trained."""
-
-    build: callable
-    size: int | tuple
-    recipe: dict
-    step: str = "row"
-
-    def sequences(self, pictures):
-        """Pictures (batch, rows, columns) as this model's steps."""
-        return pictures if self.step == "row" else pictures.flatten(1)[..., None]  # -> (batch, rows * columns, 1)
-
-
-def adam(learning_rate):
-    """For the models that are not note 5's; the rates were chosen on validation images, in 25 seconds each."""
-    return {"batch_size": 64, "optimizer": "adam", "learning_rate": learning_rate, "clip": 5.0}
-
-
-def recurrent(rows, columns, size, **settings):
-    return helpers.GenModel(columns, size, **settings)
-
-
-MODELS = {
-    "independent": Entry(recurrent, 256, helpers.MNIST_RECIPE),
-    "joint": Entry(lambda *sizes: recurrent(*sizes, head="joint"), 256, helpers.MNIST_RECIPE),
-    "pixel-lstm": Entry(lambda rows, columns, size: helpers.GenModel(1, size), 256, adam(0.02), step="pixel"),
-    "row-lstm": Entry(lambda rows, columns, size: paper.PixelRNN(columns, paper.RowLSTM, *size), (32, 1), adam(0.008)),
-    "diagonal-bilstm": Entry(
-        lambda rows, columns, size: paper.PixelRNN(columns, paper.DiagonalBiLSTM, *size), (32, 1), adam(0.008)
-    ),
-    "made": Entry(paper.MADE, 10, adam(0.002)),
-    "pixelcnn": Entry(lambda rows, columns, size: paper.PixelCNN(columns, *size), (16, 15, 32), adam(0.015)),
-    "gated-pixelcnn": Entry(lambda rows, columns, size: paper.GatedPixelCNN(columns, *size), (32, 5, 32), adam(0.008)),
-}
-
-RACE = tuple(MODELS)
-# The joint row of note 5 trained with less waste: of 57 ms an update, 44 were matrix products, which bfloat16 halves or
-# better, and 13 the optimiser's, which a batch twice as large halves for each image; its rate grows with its batch.
-FAST_RECIPE = {**helpers.MNIST_RECIPE, "batch_size": 128, "learning_rate": 0.014, "bfloat16": True}
-MODELS["joint-fast"] = Entry(MODELS["joint"].build, 256, FAST_RECIPE)
-# The same for ten minutes and more, which so high a rate and so much decay hold back; chosen on validation images.
-LONG_RECIPE = {**FAST_RECIPE, "learning_rate": 0.005, "weight_decay": 0.1}
-MODELS["joint-long"] = Entry(MODELS["joint"].build, 256, LONG_RECIPE)
-# For half an hour, in which 512 units overfit, and less so with dropout.
-MODELS["joint-dropout"] = Entry(lambda *sizes: recurrent(*sizes, head="joint", dropout=0.3), 512, LONG_RECIPE)
-# Or three of 256 units, each of which has learned for a third of the seconds, averaged.
-MODELS["joint-average"] = Entry(
-    lambda rows, columns, size: paper.Average(
-        [recurrent(rows, columns, size[0], head="joint") for _ in range(size[1])]
-    ),
-    (256, 3),
-    LONG_RECIPE,
-)
 
 
 def processor():
@@ -110,7 +61,7 @@ def processor():
 def peak_memory(device):
     """The most memory this process has held so far (on a GPU: the GPU's), MB; None where the system does not tell, and
     in one of several processes, which runs one model after another."""
-    if helpers.process()[1] > 1:
+    if devices.process()[1] > 1:
         return None
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
@@ -124,17 +75,17 @@ def peak_memory(device):
 def pictures(arguments, seed):
     """Training and measured pictures, (count, rows, columns) each."""
     if arguments.data == "mnist":
-        training, validation, test = helpers.binarized_mnist(arguments.mnist, arguments.static)
+        training, validation, test = datasets.binarized_mnist(arguments.mnist, arguments.static)
         return training, validation if arguments.validation else test
-    digits = torch.tensor(helpers.load_digits() >= 8, dtype=torch.float32)
+    digits = torch.tensor(datasets.load_digits() >= 8, dtype=torch.float32)
     order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0 if arguments.members else seed))
     return digits[order[:-500]], digits[order[-500:]]
 
 
 def run(arguments, name, seed):
     """One training: rows of seed, seconds, updates, nats, and what else was measured; or None if it was interrupted."""
-    helpers.use_all_cores()
-    entry, device = MODELS[name], helpers.choose_device(arguments.device)
+    devices.use_all_cores()
+    entry, device = recipes.MODELS[name], devices.choose_device(arguments.device)
     training, measured = pictures(arguments, seed)
     prepare = torch.bernoulli if arguments.data == "mnist" and not arguments.static else lambda batch: batch
     held_before, most = peak_memory(device), []
@@ -158,7 +109,7 @@ def run(arguments, name, seed):
             **entry.recipe,
         )
     except helpers.TrainingError as error:  # its history is of no use here, and does not pass between processes
-        raise helpers.LabError(str(error)) from error
+        raise files.LabError(str(error)) from error
     if history.interrupted:
         return None
     rows = [
@@ -177,10 +128,10 @@ def run(arguments, name, seed):
         "training images": len(training),
         "measured images": len(measured),
         "threads": torch.get_num_threads(),
-        "processes": helpers.process()[1],
+        "processes": devices.process()[1],
     }
-    if arguments.members and helpers.process()[0] == 0:
-        helpers.save_model(model, path_of(arguments, name, [seed]).with_suffix(".safetensors"))
+    if arguments.members and devices.process()[0] == 0:
+        saving.save_model(model, path_of(arguments, name, [seed]).with_suffix(".safetensors"))
     print(
         f"{name}, seed {seed}: {rows[-1][3]} nats per image after {rows[-1][1]} s, {rows[-1][2]:,} updates", flush=True
     )
@@ -189,7 +140,7 @@ def run(arguments, name, seed):
 
 def isolated(function, *arguments):
     """The same in a process of its own, so that its memory is its own too; in this one where several train together."""
-    if helpers.process()[1] > 1:
+    if devices.process()[1] > 1:
         return function(*arguments)
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
@@ -199,10 +150,10 @@ def isolated(function, *arguments):
 def store(path, protocol, rows):
     """Written whole or not at all; where it cannot be written, the LabError holds what the runs have given."""
     try:
-        helpers.write_table(path, protocol, ("seed", "seconds", "updates", "nats"), rows)
-    except helpers.LabError as error:
+        files.write_table(path, protocol, ("seed", "seconds", "updates", "nats"), rows)
+    except files.LabError as error:
         held = "\n".join(",".join(map(str, row)) for row in rows)
-        raise helpers.LabError(f"{error}\nThe runs gave (seed,seconds,updates,nats):\n{held}") from error
+        raise files.LabError(f"{error}\nThe runs gave (seed,seconds,updates,nats):\n{held}") from error
 
 
 def command(arguments):
@@ -216,20 +167,20 @@ def command(arguments):
     words += [f"--device {arguments.device}"] if arguments.device != "auto" else []
     words += [f"--{flag}" for flag in ("static", "validation", "members", "store") if getattr(arguments, flag)]
     launcher = ""
-    if helpers.process()[1] > 1:
+    if devices.process()[1] > 1:
         nodes, of_a_node = (os.environ.get(f"{name}_WORLD_SIZE", 1) for name in ("GROUP", "LOCAL"))
         launcher = f"-m torch.distributed.run --nnodes={nodes} --nproc_per_node={of_a_node} "
-    return f"python {launcher}bench.py {' '.join(words)}"
+    return f"python {launcher}tools/bench.py {' '.join(words)}"
 
 
 def path_of(arguments, name, seeds):
     """Where the result of a model is stored; of a member of an average, or of several, the name tells which."""
     kind = {"digits": "fixed", "mnist": "static" if arguments.static else "dynamic"}[arguments.data]
-    size = arguments.size or MODELS[name].size
+    size = arguments.size or recipes.MODELS[name].size
     told = "-".join(map(str, size)) if isinstance(size, tuple) else size
     end = "_validation" if arguments.validation else ""
     end += f"_member{seeds[0]}" if arguments.members else ""
-    folder = helpers.DATA / "benchmarks" if arguments.store else ROOT / "build"
+    folder = files.DATA / "benchmarks" if arguments.store else ROOT / "build"
     return folder / f"{arguments.data}_{name}_{told}_{kind}_{arguments.seconds:g}s{end}.csv"
 
 
@@ -237,11 +188,11 @@ def bench(arguments, device):
     """Run all models with all seeds; returns the paths of what was stored."""
     held_out = "validation" if arguments.validation else "test"
     if arguments.data == "mnist":
-        helpers.load_mnist(arguments.mnist)  # here, so that a path that is wrong is told before anything is started
+        datasets.load_mnist(arguments.mnist)  # here, so that a path that is wrong is told before anything is started
     paths = []
     stored_together = [[seed] for seed in arguments.seeds] if arguments.members else [arguments.seeds]
     for name, seeds in itertools.product(arguments.model, stored_together):
-        entry, stored, path = MODELS[name], [], path_of(arguments, name, seeds)
+        entry, stored, path = recipes.MODELS[name], [], path_of(arguments, name, seeds)
         protocol = {
             "command": command(arguments),
             "model": name,
@@ -251,7 +202,7 @@ def bench(arguments, device):
             "budget": arguments.seconds,
             "unit": f"nats per image, mean over the {held_out} images",
             **entry.recipe,
-            "bfloat16": entry.recipe.get("bfloat16", False) and helpers.has_bfloat16(device),
+            "bfloat16": entry.recipe.get("bfloat16", False) and devices.has_bfloat16(device),
             "device": device.type,
             "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
             "torch": torch.__version__,
@@ -269,7 +220,7 @@ def bench(arguments, device):
             stored += rows
             lasts = {row[0]: row[2] / max(row[1], arguments.seconds) for row in stored}.values()  # updates a second
             speed = sum(lasts) / len(lasts) * entry.recipe["batch_size"]
-            if helpers.process()[0] == 0:
+            if devices.process()[0] == 0:
                 store(path, {**protocol, **also, "images per second": round(speed, 1)}, stored)
             paths += [path] if path not in paths else []
     return paths
@@ -303,33 +254,33 @@ def average(arguments, device):
     """Measures the average of saved members on what all of them held out, and stores it; returns the path."""
     models, protocols, rows, told = [], [], [], []
     for weights in arguments.average:
-        protocol, table = helpers.load_benchmark(
-            helpers.existing(Path(weights).with_suffix(".csv"), "A member's table", "Copy it here with its weights.")
+        protocol, table = evidence.load_benchmark(
+            files.existing(Path(weights).with_suffix(".csv"), "A member's table", "Copy it here with its weights.")
         )
-        models.append(helpers.load_model(weights).to(device))
+        models.append(saving.load_model(weights).to(device))
         protocols.append(protocol)
         seed, seconds, updates, nats = (table[column][-1].item() for column in ("seed", "seconds", "updates", "nats"))
         told.append({"seed": int(seed), "seconds": seconds, "updates": int(updates), "nats": nats})
         told[-1] |= {key: protocol[key] for key in OWN}
     different = [key for key in ALIKE if any(protocol[key] != protocols[0][key] for protocol in protocols)]
     if different:
-        raise helpers.LabError(f"Members of an average are trained alike; these differ in {', '.join(different)}.")
+        raise files.LabError(f"Members of an average are trained alike; these differ in {', '.join(different)}.")
     seeds = [member["seed"] for member in told]
     if len(set(seeds)) < len(seeds):
-        raise helpers.LabError(f"Members of an average have different seeds; these have {', '.join(map(str, seeds))}.")
+        raise files.LabError(f"Members of an average have different seeds; these have {', '.join(map(str, seeds))}.")
     shared = {key: protocols[0][key] for key in ALIKE}
     asked = {"data": shared["data"], "static": False, "validation": "validation" in shared["unit"], "members": True}
     _, measured = pictures(argparse.Namespace(mnist=arguments.mnist, **asked), seeds[0])
     for count in range(1, len(models) + 1):
         joined = paper.Average(models[:count])
-        nats = helpers.nats(joined, MODELS[shared["model"]].sequences(measured)).mean()
+        nats = helpers.nats(joined, recipes.MODELS[shared["model"]].sequences(measured)).mean()
         seconds, updates = (sum(member[key] for member in told[:count]) for key in ("seconds", "updates"))
         rows.append((seeds[count - 1], round(seconds, 1), updates, round(float(nats), 3)))
         print(f"{count} averaged, together {seconds:.1f} s: {nats:.3f} nats per image", flush=True)
     stem = Path(arguments.average[0]).stem.removesuffix(str(seeds[0])) + "s" + "-".join(map(str, seeds))
-    path = (helpers.DATA / "benchmarks" if arguments.store else ROOT / "build") / f"{stem}.csv"
+    path = (files.DATA / "benchmarks" if arguments.store else ROOT / "build") / f"{stem}.csv"
     parameters = sum(weight.numel() for weight in joined.parameters())
-    if helpers.process()[0] == 0:
+    if devices.process()[0] == 0:
         store(path, {"command": command(arguments), **shared, "parameters": parameters, "members": told}, rows)
     return path
 
@@ -337,7 +288,7 @@ def average(arguments, device):
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "--model", nargs="+", choices=MODELS, default=list(RACE), help="one or more (default: the race)"
+        "--model", nargs="+", choices=recipes.MODELS, default=list(recipes.RACE), help="one or more (default: the race)"
     )
     parser.add_argument("--data", choices=("mnist", "digits"), default="mnist")
     parser.add_argument("--seconds", type=SECONDS, default=150, help="of training for each run (default: 150)")
@@ -353,18 +304,18 @@ def main(words=None):
     arguments = parser.parse_args(words)
     if arguments.data == "digits" and (arguments.static or arguments.validation):
         parser.error("--static and --validation are of MNIST.")
-    if arguments.size and any(isinstance(MODELS[name].size, tuple) for name in arguments.model):
+    if arguments.size and any(isinstance(recipes.MODELS[name].size, tuple) for name in arguments.model):
         parser.error("--size is for models whose size is one number; name them with --model.")
     given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
     if arguments.average and given - {"average", "device", "store", "mnist"}:
         parser.error("--average takes all but --device, --store and --mnist from the members.")
     try:
-        device = helpers.choose_device(arguments.device)
-        with helpers.several_processes(device):
+        device = devices.choose_device(arguments.device)
+        with devices.several_processes(device):
             paths = [average(arguments, device)] if arguments.average else bench(arguments, device)
             for path in paths:
                 print(f"Stored in {path.relative_to(ROOT)}.")
-    except helpers.LabError as error:
+    except files.LabError as error:
         sys.exit(str(error))
 
 

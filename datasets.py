@@ -1,0 +1,181 @@
+"""Data of many pictures: scikit-learn's digits, MNIST, and sources whose probabilities are known exactly (note 5)."""
+
+import gzip
+import math
+import os
+import zlib
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import devices
+from files import DATA, LabError, as_path, existing, whole
+
+
+def load_digits():
+    """The 1,797 digits inside scikit-learn, 8 x 8, levels 0 .. 16: uint8 (count, rows, columns).
+
+    Grey, so that a picture's rows are its steps: (count, rows, columns) is (batch, steps, input_size).
+    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", 1998, UCI repository; its test part.
+    """
+    import sklearn.datasets  # here, so that other notebooks do not wait for it
+
+    return sklearn.datasets.load_digits().images.astype(np.uint8)
+
+
+MNIST_FILES = {
+    "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+}  # name -> SHA-256 of name.gz
+MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+MNIST_ARRAYS = (("train_images", "x_train"), ("test_images", "x_test"))  # of an .npz, by either name
+MNIST_HELP = (
+    "Set the environment variable PIXELRNN_MNIST (or the parameter MNIST) to the folder that holds MNIST's files "
+    f"({', '.join(MNIST_FILES)}, as they are or as .gz), to an .npz with the arrays train_images and test_images, or "
+    "to the word download, which fetches 12 MB into data/mnist/."
+)
+
+
+def load_mnist(source=None):
+    """MNIST's training and test images, uint8 (count, 28, 28) each, in their original order.
+
+    source: a folder with the two IDX files, plain or .gz; an .npz with train_images and test_images (or x_train and
+        x_test); "download", which fetches them once and checks their SHA-256; None takes the environment variable
+        PIXELRNN_MNIST. A relative path starts in the project's folder.
+    Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998.
+
+    Raises LabError, which says what to do, where there is none or what is there is damaged.
+    """
+    if isinstance(source, str | None):
+        source = source or os.environ.get("PIXELRNN_MNIST")
+        if not source:
+            raise LabError(f"MNIST is not part of this project. {MNIST_HELP}")
+    path = as_path(source, "MNIST's folder or .npz")
+    path = _download_mnist() if str(path) == "download" else existing(DATA.parent / path, "MNIST", MNIST_HELP)
+    try:
+        if path.is_dir():
+            images = [_read_idx(path / name) for name in MNIST_FILES]
+        else:
+            with np.load(path, allow_pickle=False) as file:
+                images = [np.asarray(file[name if name in file else other]) for name, other in MNIST_ARRAYS]
+    except LabError:
+        raise
+    except Exception as error:  # numpy raises of many kinds on what is not its own, and advises to unpickle it
+        told = f"MNIST at {path} is damaged or is something else than a folder of its files or an .npz of its arrays."
+        raise LabError(f"{told} {MNIST_HELP}") from error
+    for array in images:
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[1:] != (28, 28) or len(array) == 0:
+            raise LabError(f"MNIST's images are uint8 (count, 28, 28), those at {path} {array.dtype} {array.shape}.")
+    return images
+
+
+def binarized_mnist(source=None, static=False):
+    """MNIST binarised by one protocol: training, validation and test sequences, float32 (count, 28, 28).
+
+    A grey value is the probability of a 1 (Salakhutdinov and Murray 2008). Training is on the first 50,000 training
+    images, settings are chosen on the other 10,000 (validation), results are of all 10,000 test images; validation and
+    test are binarised once with a fixed seed. Training images stay grey, to be binarised anew for each batch
+    (dynamic: `train(..., prepare=torch.bernoulli)`), or are binarised once too (static). Source: see `load_mnist`.
+    """
+    images, test = (torch.tensor(part, dtype=torch.float32) / 255 for part in load_mnist(source))
+    if len(images) <= 10_000:
+        raise LabError(f"MNIST has 60,000 training images, not {len(images):,}: some are kept for validation.")
+    seeded = torch.Generator().manual_seed(0)
+    test, validation = torch.bernoulli(test, generator=seeded), torch.bernoulli(images[-10_000:], generator=seeded)
+    training = images[:-10_000]
+    return torch.bernoulli(training, generator=seeded) if static else training, validation, test
+
+
+def _read_idx(path):
+    """The images of an IDX file, plain or .gz: big-endian 2051, count, rows, columns, then a byte for each pixel."""
+    packed = path.with_name(path.name + ".gz")
+    path = existing(packed if packed.is_file() else path, "MNIST", MNIST_HELP)
+    try:
+        with gzip.open(path) if path == packed else path.open("rb") as file:
+            head, body = file.read(16), file.read()
+        if len(head) < 16 or head[:4] != b"\0\0\x08\x03":
+            raise ValueError("it does not begin like MNIST's images")
+        return np.frombuffer(body, np.uint8).reshape(np.frombuffer(head, ">u4")[1:])  # -> (count, rows, columns)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise LabError(f"{path} is damaged or is something else: {error}. {MNIST_HELP}") from error
+
+
+def _download_mnist():
+    """The folder of MNIST's files, fetched where they are not there yet."""
+    import pooch
+
+    try:
+        for name, sha256 in MNIST_FILES.items():
+            pooch.retrieve(
+                f"{MNIST_URL}{name}.gz", sha256, f"{name}.gz", DATA / "mnist", progressbar=devices.someone_watches()
+            )
+    except (OSError, ValueError) as error:  # no network; not the file that was promised
+        raise LabError(f"MNIST could not be downloaded: {error}. {MNIST_HELP}") from error
+    return DATA / "mnist"
+
+
+class KnownSource:
+    """Binary pictures whose probabilities are known: each value is drawn given the value above and the one to its left.
+
+    rule: (above, left), each (..., columns) of 0 and 1, the whole row above and for each value the one to its left ->
+        the probability that the value is 1, (..., columns). The first row is drawn evenly; left of a row is 0.
+
+    Sequences are (batch, rows, columns) of 0 and 1, float32.
+    """
+
+    def __init__(self, rule, rows, columns):
+        self.rule, self.rows, self.columns = rule, whole("rows", rows), whole("columns", columns)
+
+    def draw(self, count):
+        """`count` sequences. Set the seed before: torch.manual_seed."""
+        chance = torch.rand(count, self.rows, self.columns)
+        rows = [(chance[:, 0] < 0.5).float()]
+        for t in range(1, self.rows):
+            row = torch.zeros(count, self.columns)
+            for i in range(self.columns):
+                ones = self.rule(rows[-1], F.pad(row[:, :-1], (1, 0)))  # (count, columns)
+                row[:, i] = (chance[:, t, i] < ones[:, i]).float()
+            rows.append(row)
+        return torch.stack(rows, 1)
+
+    def nats(self, sequences):
+        """The true negative log-likelihood of each sequence, nats: (batch,). No model is better on average."""
+        self._check(sequences)
+        ones = self.rule(sequences[:, :-1], F.pad(sequences[:, 1:, :-1], (1, 0)))  # left of a row is 0
+        return self._nats(ones, sequences)
+
+    def row_independent_nats(self, sequences):
+        """That of the best model that predicts the values of a row independently of each other, nats: (batch,).
+
+        It predicts each value's marginal given the row above, by forward recursion along the row:
+        P(1) = P(left is 1) P(1 | left is 1) + P(left is 0) P(1 | left is 0).
+        """
+        self._check(sequences)
+        above = sequences[:, :-1]
+        after_zero, after_one = self.rule(above, torch.zeros_like(above)), self.rule(above, torch.ones_like(above))
+        ones = [after_zero[..., 0]]
+        for i in range(1, self.columns):
+            ones.append(ones[-1] * after_one[..., i] + (1 - ones[-1]) * after_zero[..., i])
+        return self._nats(torch.stack(ones, -1), sequences)
+
+    def _check(self, sequences):
+        if sequences.shape[1:] != (self.rows, self.columns) or not ((sequences == 0) | (sequences == 1)).all():
+            raise LabError(f"This source writes 0 and 1, (batch, {self.rows}, {self.columns}); it was given others.")
+
+    def _nats(self, ones, sequences):
+        """From the probabilities that the values below the first row are 1, (batch, rows - 1, columns)."""
+        below = F.binary_cross_entropy(ones.double(), sequences[:, 1:].double(), reduction="none").sum((1, 2))
+        return (below + self.columns * math.log(2)).numpy()
+
+
+def rule_90(above, left, flips=0.05):
+    """Noisy cellular automaton: the exclusive or of the two neighbours above, flipped now and then."""
+    neighbours = F.pad(above, (1, 1))  # outside is 0
+    exclusive = (neighbours[..., :-2] != neighbours[..., 2:]).float()
+    return flips + (1 - 2 * flips) * exclusive
+
+
+def above_and_left(above, left, by_above=1.5, by_left=-2.0):
+    """A value likes to be as its neighbours where the strength, in logits, is above 0, and unlike where it is below."""
+    return torch.sigmoid(by_above * (2 * above - 1) + by_left * (2 * left - 1))

@@ -1,0 +1,239 @@
+"""Where a model runs: processor or GPU, one process or several, watched by a person or not."""
+
+import contextlib
+import datetime
+import os
+import signal
+import sys
+import warnings
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from tqdm import tqdm
+
+from files import LabError
+
+# A recurrent step waits for the one before it, and small steps share out badly: one thread is the fastest here.
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(1)
+
+
+def use_all_cores():
+    """As many threads as this process may use, for large matrices; OMP_NUM_THREADS, where it is set, still decides."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+
+
+def choose_device(name="auto"):
+    """The torch.device of that name, after a small LSTM on it has given the CPU's values and gradients.
+
+    "auto" takes a CUDA GPU, else Apple's MPS, else the CPU, and passes over a device whose LSTM is wrong (MPS has been:
+    pytorch issue 92615). In one of several processes (torchrun) "cuda" is the GPU of that process.
+    Raises LabError for a name that is unknown, absent here, or whose LSTM is wrong.
+    """
+    if name == "auto":
+        for kind, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
+            with contextlib.suppress(LabError):
+                if there:
+                    return choose_device(kind)
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % max(1, torch.cuda.device_count()))
+        off = _lstm_difference(device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # torch's ways to say no
+        reason = str(error).splitlines()[0]
+        raise LabError(f"There is no device {name!r} here: {reason} Choose 'auto', 'cpu', 'cuda' or 'mps'.") from error
+    if not off < 1e-3:
+        raise LabError(f"An LSTM on {device} is off the CPU's values by {off:.2g}. Use the CPU.")
+    return device
+
+
+def _lstm_difference(device):
+    """The largest difference between an LSTM there and on the CPU, outputs and gradients, whose size is about 1."""
+    results = []
+    for place in ("cpu", device):
+        generator = torch.Generator().manual_seed(0)
+        inputs = torch.randn(3, 7, 5, generator=generator)
+        lstm = nn.LSTM(5, 16, num_layers=2, batch_first=True)
+        with torch.no_grad():
+            for weight in lstm.parameters():
+                weight.copy_(torch.randn(weight.shape, generator=generator) / 4)
+        lstm, inputs = lstm.to(place), inputs.to(place).requires_grad_()
+        outputs = lstm(inputs)[0]
+        outputs.square().sum().backward()
+        results.append(torch.cat([tensor.detach().cpu().flatten() for tensor in (outputs, inputs.grad)]))
+    return (results[0] - results[1]).abs().max().item()
+
+
+def has_bfloat16(device):
+    """Whether a model can be trained in bfloat16 there without emulation: an LSTM runs, and instructions exist."""
+    device = torch.device(device)
+    try:
+        with torch.autocast(device.type, torch.bfloat16):
+            nn.LSTM(4, 4, device=device)(torch.zeros(1, 1, 4, device=device))[0].sum().backward()
+    except RuntimeError:  # oneDNN has no such LSTM for this processor
+        return False
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type != "cpu" or any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
+
+
+def autocast(device, bfloat16):
+    """Matrix products in bfloat16 where that is asked for and the device has it; a warning where it has not."""
+    if bfloat16 and not has_bfloat16(device):
+        warnings.warn(f"No instructions for bfloat16 ({device}): training in float32, which is slower.", stacklevel=3)
+        bfloat16 = False
+    return lambda: torch.autocast(device.type, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
+
+
+def process():
+    """The number of this process (its rank) and how many train together: (0, 1) outside of `several_processes`."""
+    on = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if on else (0, 1)
+
+
+@contextlib.contextmanager
+def several_processes(device):
+    """While it lasts, `train` splits its batches over the processes that torchrun started; one alone stays alone.
+
+    They talk through NCCL where each has a GPU of its own, else through Gloo. Only rank 0 prints and warns; that only
+    rank 0 writes is up to the caller (see `process`). Once in a program, around all of it: a second group of the same
+    processes could read the addresses of the first, and wait for them. Within another it adds nothing.
+    Raises LabError where they do not find each other. What takes ten minutes longer on one process ends all.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or process()[1] > 1:
+        yield
+        return
+    if not dist.is_available():
+        raise LabError("This build of torch knows no processes (torch.distributed). Start one, without torchrun.")
+    own_gpu = device.type == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= torch.cuda.device_count()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group("nccl" if own_gpu else "gloo", timeout=datetime.timedelta(minutes=10))
+    except (RuntimeError, ValueError) as error:
+        raise LabError(f"The processes do not find each other ({error}). Start them with torchrun.") from error
+    with contextlib.ExitStack() as silence:
+        if dist.get_rank():
+            silence.enter_context(contextlib.redirect_stdout(None))
+            silence.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        yield
+    dist.destroy_process_group()  # not after an error, when the others may never answer: torchrun ends them
+
+
+class Processes:
+    """What the processes that train one model have in common, within `with`; a process alone sends nothing.
+
+    All make the same batches with the same random numbers, and each takes every `count`-th sequence of them. One sum an
+    update (all-reduce) gives all of them the mean loss and gradient; the seconds are rank 0's. An interrupt of any is
+    noted, and stops all before the same update, so that none waits for one that has left.
+    Source: the data parallelism of torch.distributed, without DDP, which needs the model's forward.
+    """
+
+    def __init__(self, model, device):
+        self.model, self.device, self.interrupted = model, device, False
+        self.rank, self.count = process()
+        if self.count > 1 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
+            raise LabError("Batch norm takes its statistics within one process. Use layer norm with several.")
+
+    def __enter__(self):
+        self.handler = signal.getsignal(signal.SIGINT)
+        self.notes = self.count > 1 and self.handler is signal.default_int_handler
+        if self.notes:
+            signal.signal(signal.SIGINT, self._note)
+        self.agree()
+
+    def __exit__(self, kind, *_):
+        if self.notes:
+            signal.signal(signal.SIGINT, self.handler)
+        if self.interrupted and kind is None:  # after the last update
+            raise KeyboardInterrupt
+
+    def _note(self, *_):
+        self.interrupted = True
+
+    def agree(self):
+        """Weights and random numbers become rank 0's, whatever a probe has done, or another kind of processor."""
+        if self.count > 1:
+            for tensor in self.model.state_dict().values():
+                tensor.copy_(self._sent(dist.broadcast, tensor, 0))
+            self._set_chance([self._sent(dist.broadcast, state, 0).cpu() for state in self._chance()])
+
+    def share(self, batch):
+        """This process's part of a batch."""
+        if self.count == 1:
+            return batch
+        if len(batch) % self.count:
+            several = f"A batch of {len(batch)} does not split evenly over {self.count} processes."
+            raise LabError(f"{several} Let batch_size be a multiple of {self.count}.")
+        return batch[self.rank :: self.count]
+
+    @contextlib.contextmanager
+    def own_chance(self, step):
+        """Random numbers within the model (dropout) that differ between processes and leave the common ones alone."""
+        if self.count == 1:
+            yield
+            return
+        common = self._chance()
+        torch.manual_seed((torch.initial_seed() + (step + 1) * self.count + self.rank) % 2**63)
+        yield
+        self._set_chance(common)
+
+    def mean(self, loss, weights):
+        """The loss (a tensor), after it and the gradients of the weights have become the means over all processes."""
+        if self.count == 1:
+            return loss.detach()
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        parts = [loss.detach(), loss.new_tensor(self.interrupted), *gradients]
+        summed = self._sent(dist.all_reduce, torch.cat([part.flatten() for part in parts]))
+        loss, interrupted, *means = (summed / self.count).split([part.numel() for part in parts])
+        if interrupted:
+            raise KeyboardInterrupt
+        for gradient, mean in zip(gradients, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
+        return loss
+
+    def rank_0_says(self, value):
+        """Rank 0's number, in every process."""
+        if self.count == 1:
+            return value
+        return self._sent(dist.broadcast, torch.tensor(value, dtype=torch.float64), 0).item()
+
+    def _sent(self, function, tensor, *arguments):
+        """A copy of the tensor after all processes have taken part: on the GPU for NCCL, on the CPU for Gloo."""
+        tensor = tensor.detach().to(self.device if dist.get_backend() == "nccl" else "cpu", copy=True)
+        try:
+            function(tensor, *arguments)
+        except RuntimeError as error:
+            raise LabError(f"Another process has ended, which says why, or does not answer ({error}).") from error
+        return tensor
+
+    def _chance(self):
+        """The states of the random numbers: the CPU's, and the device's."""
+        return [place.get_rng_state() for place in self._generators()]
+
+    def _set_chance(self, states):
+        for place, state in zip(self._generators(), states, strict=True):
+            place.set_rng_state(state)
+
+    def _generators(self):
+        return [torch] if self.device.type == "cpu" else [torch, getattr(torch, self.device.type)]
+
+
+def progress(iterable, label):
+    """A progress bar for a person who is watching (one, of several processes), nothing in outputs that are stored."""
+    return tqdm(iterable, desc=label, leave=False, file=sys.stderr, disable=not someone_watches() or process()[0])
+
+
+def someone_watches():
+    """True in a live notebook session and in a terminal; False under nbconvert, papermill, nbval and pytest."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None:
+        return sys.stderr.isatty()
+    # A front end with a person before it says that it can answer questions; the runners say that they cannot.
+    return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin", False))
