@@ -119,7 +119,7 @@ def load_benchmark(path):
     return protocol, dict(zip(names, numbers.T, strict=True))
 
 
-def fraction_on_pace(losses, reference, factor=2.0, floor=0.0):
+def fraction_in_time(losses, reference, factor=2.0, floor=0.0):
     """How far a loss curve keeps pace with the reference seeds: the fraction of ten loss levels reached in time.
 
     Losses count from `floor` times the best reference loss: 0 for a loss that falls towards 0, a little below 1 for a

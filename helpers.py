@@ -18,9 +18,9 @@ import itertools
 import math
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import ClassVar
 
-import matplotlib.font_manager
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ import devices
 import muon
 from files import LabError, choice, number, whole
 from joint import JointHead
+from labels import as_it_stands, legend
 from photos import open_picture
 
 # scikit-image imports pooch, and pooch a progress bar that asks, in a notebook, for widgets which nothing here uses.
@@ -188,14 +189,14 @@ def _checked_picture(picture):
 # ======================================================================================================================
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
-READS = ("values", "levels")
-PREDICTS = ("values", "bits", "levels")
+ENCODINGS = ("values", "one-hot")
+DISTRIBUTIONS = ("regression", "bernoulli", "categorical")
 START = 0.5  # every value of the start token: half-way between black and white, a value that no bit has
 
 
 class SequenceModel(nn.Module):
     """What every model of this series is asked for: it gives `teacher_forced` outputs, and this turns them into a loss
-    or into values. It says of itself what it `reads` and `predicts`, its `levels` and `input_size`, whether the values
+    or into values. It tells its `encoding` and `distribution`, its `levels` and `input_size`, whether the values
     of a step are predicted from each other (`joint`), and whether no prediction hears itself or its future (`causal`).
     To be drawn from it has `step` and `draw`, says whether it `streams`, and how many steps its `window` has (or None).
     """
@@ -203,16 +204,16 @@ class SequenceModel(nn.Module):
     causal = True
 
     def losses(self, sequences, told=None):
-        """Loss of each value, teacher-forced, (batch, steps, input_size): squared error for "values", else negative
+        """Loss of each value, teacher-forced, (batch, steps, input_size): squared error for regression, else negative
         log-likelihood in nats.
 
         told: what stands before each prediction, where it is not the true sequences (None: it is).
         """
         outputs = _at_least_float32(self.teacher_forced(sequences if told is None else told))
         sequences = sequences.to(outputs)
-        if self.predicts == "values":
+        if self.distribution == "regression":
             return F.mse_loss(outputs, sequences, reduction="none")
-        if self.predicts == "bits":
+        if self.distribution == "bernoulli":
             return F.binary_cross_entropy_with_logits(outputs, sequences, reduction="none")
         levels = torch.round(sequences * (self.levels - 1)).long()
         return F.cross_entropy(outputs.movedim(-1, 1), levels, reduction="none")  # cross_entropy's levels are axis 1
@@ -223,12 +224,12 @@ class SequenceModel(nn.Module):
 
     def decode(self, outputs, temperature=0.0, chance=None):
         """Values in [0, 1], (..., input_size): the most probable at temperature 0, else drawn from softmax(logits /
-        temperature), where `chance` (..., input_size), uniform in [0, 1), decides. "values" are what they are, clipped.
+        temperature), where `chance` (..., input_size), uniform in [0, 1), decides. Regression is what it is, clipped.
         """
         outputs = _at_least_float32(outputs)
-        if self.predicts == "values":
+        if self.distribution == "regression":
             return outputs.clamp(0, 1)
-        if self.predicts == "bits":
+        if self.distribution == "bernoulli":
             return (outputs > 0 if temperature == 0 else chance < torch.sigmoid(outputs / temperature)).to(outputs)
         if temperature == 0:
             return outputs.argmax(-1).to(outputs) / (self.levels - 1)
@@ -246,103 +247,113 @@ class SequenceModel(nn.Module):
         told, values, outputs = y[:, :0], [], []
         for place in range(self.input_size):
             output = output_at(place, told)
-            outputs.append(output if self.predicts == "levels" else output.squeeze(-1))
+            outputs.append(output if self.distribution == "categorical" else output.squeeze(-1))
             values.append(self.decode(outputs[-1], temperature, None if chance is None else chance[:, place]))
             told = torch.cat([told, self.read_in(values[-1][:, None])], 1)  # (batch, (place + 1) * per_input)
         return torch.stack(values, 1), torch.stack(outputs, 1)
 
 
-class GenModel(SequenceModel):
-    """The article's model: a recurrent network over steps (rows or pixels), then a head that predicts the next step.
+@dataclass(frozen=True)
+class Settings:
+    """What a GenModel is made of; a setting that cannot do raises a LabError that names it.
 
     input_size: length of one step, e.g. columns * channels.
     hidden_size, num_layers, bidirectional: as in torch.nn.LSTM.
-    cell: "lstm", "gru" or "rnn".
+    cell: the recurrent layer, "lstm", "gru" or "rnn".
     norm: what stands between the recurrent layer and the head: None, "batch" (the article's optimisation; in training
         mode its statistics run over every step, later ones too) or "layer" (each step by itself).
     dropout: the probability with which each feature is left out before the head, in training mode only.
     output: "seq2seq" (many-to-many) gives a prediction at every step; "seq2vec" (many-to-one) gives one at the last
         step, `y[:, -1, :]`, and is trained on windows of `window` steps.
     head: "independent" (the article's linear layer) predicts all values of a step at once from the steps before;
-        "joint" predicts each from the steps before and the values to its left, see JointHead.
-    reads: how a value is told to the network: "values", a number from -1 to 1, or "levels", one-hot over the levels
-        (a value between two levels is shared between them).
-    predicts: "values" in [0, 1] (mean squared error), "bits" (Bernoulli, logits) or "levels" (categorical, logits).
-    levels: how many levels a value has where it is read or predicted as one.
+        "joint" predicts each from the steps before and the values to its left, see joint.JointHead.
+    encoding: how a value enters the network: "values", a number from -1 to 1, or "one-hot" over the levels (a value
+        between two levels is shared between them).
+    distribution: what is predicted of a value: "regression" (a number in [0, 1], mean squared error), "bernoulli" (the
+        logit of a bit) or "categorical" (a logit for each level).
+    levels: how many levels a value has where it is one-hot or categorical.
     """
 
-    def __init__(
-        self,
-        input_size,
-        hidden_size,
-        num_layers=1,
-        bidirectional=False,
-        *,
-        cell="lstm",
-        norm=None,
-        dropout=0.0,
-        output="seq2seq",
-        window=None,
-        head="independent",
-        reads="values",
-        predicts="bits",
-        levels=256,
-    ):
-        super().__init__()
-        input_size, hidden_size = whole("input_size", input_size), whole("hidden_size", hidden_size)
-        bidirectional = bool(choice("bidirectional", bidirectional, (False, True)))
-        if isinstance(dropout, bool) or not isinstance(dropout, int | float | np.number) or not 0 <= dropout < 1:
-            raise LabError(f"dropout is a probability below 1, not {dropout!r}.")
-        if choice("output", output, ("seq2seq", "seq2vec")) == "seq2vec":
-            window = whole("window (of a seq2vec model)", window)
-        elif window is not None:
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    bidirectional: bool = False
+    cell: str = "lstm"
+    norm: str | None = None
+    dropout: float = 0.0
+    output: str = "seq2seq"
+    window: int | None = None
+    head: str = "independent"
+    encoding: str = "values"
+    distribution: str = "bernoulli"
+    levels: int = 256
+
+    CHOICES: ClassVar = {
+        "bidirectional": (False, True),
+        "cell": CELLS,
+        "norm": (None, "batch", "layer"),
+        "output": ("seq2seq", "seq2vec"),
+        "head": ("independent", "joint"),
+        "encoding": ENCODINGS,
+        "distribution": DISTRIBUTIONS,
+    }
+
+    def __post_init__(self):
+        checked = {name: whole(name, getattr(self, name)) for name in ("input_size", "hidden_size", "num_layers")}
+        checked |= {name: choice(name, getattr(self, name), allowed) for name, allowed in self.CHOICES.items()}
+        checked |= {"bidirectional": bool(self.bidirectional), "levels": whole("levels", self.levels, 2)}
+        checked["dropout"] = number(
+            "dropout", self.dropout, most=math.nextafter(1, 0)
+        )  # all left out: nothing to learn
+        if self.output == "seq2vec":
+            checked["window"] = whole("window (of a seq2vec model)", self.window)
+        elif self.window is not None:
             raise LabError("Only a seq2vec model has a window; a seq2seq model reads the whole sequence.")
-        if choice("head", head, ("independent", "joint")) == "joint" and predicts == "values":
-            raise LabError('A joint head gives probabilities: let it predict "bits" or "levels", not "values".')
-        self.settings = {
-            "input_size": input_size,
-            "hidden_size": hidden_size,
-            "num_layers": whole("num_layers", num_layers),
-            "bidirectional": bidirectional,
-            "cell": choice("cell", cell, CELLS),
-            "norm": choice("norm", norm, (None, "batch", "layer")),
-            "dropout": float(dropout),
-            "output": output,
-            "window": window,
-            "head": head,
-            "reads": choice("reads", reads, READS),
-            "predicts": choice("predicts", predicts, PREDICTS),
-            "levels": whole("levels", levels, 2),
-        }
-        self.input_size, self.output, self.window = input_size, output, window
-        self.reads, self.predicts, self.levels, self.joint = reads, predicts, int(levels), head == "joint"
-        per_input = self.levels if reads == "levels" else 1  # numbers that tell the network one value
-        per_output = self.levels if predicts == "levels" else 1  # numbers that the head gives for one value
-        features = hidden_size * (2 if bidirectional else 1)
-        self.rnn = CELLS[cell](
-            input_size * per_input, hidden_size, int(num_layers), batch_first=True, bidirectional=bidirectional
+        if self.head == "joint" and self.distribution == "regression":
+            raise LabError('A joint head gives probabilities: its distribution is "bernoulli" or "categorical".')
+        self.__dict__.update(checked)  # Python's own numbers, where numpy's were given
+
+
+class GenModel(SequenceModel):
+    """The article's model: a recurrent network over steps (rows or pixels), then a head that predicts the next step.
+
+    Its arguments are those of Settings; all but the article's four are given by name.
+    """
+
+    def __init__(self, input_size, hidden_size, num_layers=1, bidirectional=False, **others):
+        super().__init__()
+        s = Settings(input_size, hidden_size, num_layers, bidirectional, **others)
+        self.settings = asdict(s)
+        self.input_size, self.window, self.levels, self.joint = s.input_size, s.window, s.levels, s.head == "joint"
+        self.encoding, self.distribution = s.encoding, s.distribution
+        per_input = s.levels if s.encoding == "one-hot" else 1  # numbers that enter the network for one value
+        per_output = s.levels if s.distribution == "categorical" else 1  # numbers that the head gives for one value
+        features = s.hidden_size * (2 if s.bidirectional else 1)
+        self.rnn = CELLS[s.cell](
+            s.input_size * per_input, s.hidden_size, s.num_layers, batch_first=True, bidirectional=s.bidirectional
         )
-        self.norm = {None: nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}[norm](features)
-        self.dropout = nn.Dropout(dropout)
-        if self.joint:
-            self.head = JointHead(features, input_size, per_input, per_output)
-        else:
-            self.head = nn.Linear(features, input_size * per_output)
+        self.norm = {None: nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}[s.norm](features)
+        self.dropout = nn.Dropout(s.dropout)
+        self.head = (
+            JointHead(features, s.input_size, per_input, per_output)
+            if self.joint
+            else nn.Linear(features, s.input_size * per_output)
+        )
 
     @property
     def streams(self):
         """Whether one more step can be predicted from the state the steps before it left."""
-        return self.output == "seq2seq" and not self.rnn.bidirectional
+        return self.settings["output"] == "seq2seq" and not self.rnn.bidirectional
 
     @property
     def causal(self):
         """Whether no prediction depends on itself or what comes after it, in evaluation mode."""
-        return self.output == "seq2vec" or not self.rnn.bidirectional
+        return self.settings["output"] == "seq2vec" or not self.rnn.bidirectional
 
     def forward(self, inputs, targets=None):
         """Inputs (batch, steps, input_size) in [0, 1] -> outputs (batch, steps, ...), or (batch, ...) for seq2vec.
 
-        "..." is input_size, and for "levels" (input_size, levels). The output at a step predicts the step after it.
+        "..." is input_size, categorical: (input_size, levels). The output at a step predicts the step after it.
         targets: for a joint head the true steps that are predicted, (batch, steps, input_size) or (batch, input_size)
             for seq2vec, of which each value is shown to those on its right.
         """
@@ -351,7 +362,7 @@ class GenModel(SequenceModel):
     def features(self, inputs):
         """Inputs (batch, steps, input_size) -> what the head predicts from, (batch, steps or none, features)."""
         y, _ = self.rnn(self.read_in(inputs))  # (batch, steps, features)
-        if self.output == "seq2vec":
+        if self.settings["output"] == "seq2vec":
             y = y[:, -1, :]  # (batch, features): the only difference between the two
         return y
 
@@ -361,16 +372,16 @@ class GenModel(SequenceModel):
         return y[:, -1, :], state
 
     def read_in(self, inputs):
-        """Inputs (..., input_size) -> what the network is told; "levels": (..., input_size * levels)."""
+        """Inputs (..., input_size) -> what the network is told; one-hot: (..., input_size * levels)."""
         dtype = next(self.parameters()).dtype
-        if self.reads == "values":
+        if self.encoding == "values":
             return (2 * inputs - 1).to(dtype)
         levels = torch.arange(self.levels, device=inputs.device)
         one_hot = F.relu(1 - ((self.levels - 1) * inputs[..., None] - levels).abs())  # (..., input_size, levels)
         return one_hot.flatten(-2).to(dtype)  # (..., input_size, levels) -> (..., input_size * levels)
 
     def read_out(self, y, targets=None):
-        """Features (..., features) -> outputs (..., input_size), for "levels" (..., input_size, levels)."""
+        """Features (..., features) -> outputs (..., input_size), categorical: (..., input_size, levels)."""
         flat = y.reshape(-1, y.shape[-1])  # (..., features) -> (all, features): batch norm wants two axes
         if self.training and len(flat) == 1 and self.settings["norm"] == "batch":
             raise LabError("Batch norm needs more than one step to train on. Use layer norm, or a larger picture.")
@@ -382,13 +393,13 @@ class GenModel(SequenceModel):
         else:
             flat = self.head(flat)
         outputs = flat.reshape(*y.shape[:-1], self.input_size, -1)  # (..., input_size, levels or 1)
-        return outputs if self.predicts == "levels" else outputs.squeeze(-1)
+        return outputs if self.distribution == "categorical" else outputs.squeeze(-1)
 
     def teacher_forced(self, sequences):
         """Outputs for every step, each from the true values before it: (batch, steps, ...)."""
         _check_sequences(self, sequences)
         batch, steps, _ = sequences.shape
-        if self.output == "seq2seq":
+        if self.settings["output"] == "seq2seq":
             return self(_with_start(sequences[:, :-1]), sequences)
         if self.window > steps:
             raise LabError(
@@ -626,12 +637,14 @@ def _start_of(model, batch, steps):
 
 
 def _check_temperature(model, temperature):
-    if number("temperature", temperature) and model.predicts == "values":
-        raise LabError("This model predicts values, not probabilities: there is nothing to draw at a temperature.")
+    if number("temperature", temperature) and model.distribution == "regression":
+        raise LabError(
+            "This model is a regression, without probabilities: there is nothing to sample at a temperature."
+        )
 
 
 @torch.no_grad()
-def generate(model, steps, given=None, *, batch=1, levels=None, temperature=0.0, cached=True):
+def sample(model, steps, given=None, *, batch=1, levels=None, temperature=0.0, cached=True):
     """Free running: every step predicted from the steps generated before it, the first from the start token alone.
 
     given: steps to continue from, (batch, some steps, input_size), kept as they are; None starts from nothing.
@@ -676,7 +689,7 @@ def generate(model, steps, given=None, *, batch=1, levels=None, temperature=0.0,
 
 
 @torch.no_grad()
-def generate_naively(model, steps, batch=1, temperature=0.0, values=None):
+def sample_naively(model, steps, batch=1, temperature=0.0, values=None):
     """The same as `generate` from nothing, by running the model on whole sequences once for each value.
 
     It needs no code for generation in the model, which is why it is what many implementations do; here it is what
@@ -726,13 +739,13 @@ def nats(model, sequences):
     Computed from logits, in evaluation mode. Raises LabError where a model or the values allow no likelihood: a model
     that reads what it predicts has none, however small its loss.
     """
-    if model.predicts == "values":
-        raise LabError('A model that predicts "values" gives no probabilities. Let it predict "bits" or "levels".')
+    if model.distribution == "regression":
+        raise LabError('Regression gives no probabilities. Let the distribution be "bernoulli" or "categorical".')
     if not model.causal:
         raise LabError("A bidirectional seq2seq model reads what it predicts; its loss is no likelihood.")
     _check_sequences(model, sequences)
     sequences = sequences.to(next(model.parameters()).device)
-    top = 1 if model.predicts == "bits" else model.levels - 1
+    top = 1 if model.distribution == "bernoulli" else model.levels - 1
     if not torch.allclose(top * sequences, torch.round(top * sequences), atol=1e-3):
         raise LabError(f"A likelihood is of values on the model's {top + 1} levels; these lie between. Binarise first.")
     model.eval()
@@ -764,7 +777,7 @@ def receptive_field(model, sequences, position, place=None):
     """
     model = copy.deepcopy(model)
     sequences = sequences.detach().to(next(model.parameters()).device, copy=True)
-    if model.reads == "levels":  # one-hot has no slope at a whole level, so look half-way to the next
+    if model.encoding == "one-hot":  # one-hot has no slope at a whole level, so look half-way to the next
         top = model.levels - 1
         sequences = (torch.floor(sequences * top).clamp(max=top - 1) + 0.5) / top
     sequences.requires_grad_()
@@ -799,36 +812,10 @@ def first_below(steps, values, threshold):
 # Pictures
 # ======================================================================================================================
 
-# Letters that Matplotlib's own font lacks come from one of these, where it is installed; else a box stands for each.
-FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "Droid Sans Fallback")  # Linux
-FONTS += ("Hiragino Sans", "Heiti TC", "Apple SD Gothic Neo", "Arial Unicode MS")  # macOS
-FONTS += ("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Leelawadee UI", "Nirmala UI")  # Windows
-INSTALLED = [font for font in FONTS if font in matplotlib.font_manager.get_font_names()]
-plt.rcParams["font.family"] = ["sans-serif", *INSTALLED]
-warnings.filterwarnings("ignore", message="Glyph [0-9]+ ")
-
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 plt.rcParams.update({"figure.dpi": 110, "font.size": 10, "axes.grid": True, "grid.alpha": 0.3, "image.cmap": "cividis"})
 plt.rcParams.update({"axes.prop_cycle": plt.cycler(color=COLORS), "axes.spines.top": False, "axes.spines.right": False})
-
-
-def _as_it_stands(name):
-    """A Text's properties that show a name letter by letter, in which Matplotlib would otherwise look for formulas.
-
-    What stands in a file's name for bytes that are no letters cannot be drawn, and becomes a question mark.
-    """
-    return {"text": str(name).encode("utf-8", "replace").decode("utf-8"), "parse_math": False}
-
-
-def legend(ax, names, **options):
-    """A legend of `names`, name -> what was drawn, as they stand: also one that begins with an underscore, which
-    Matplotlib would leave out. However long a name is, it takes no room from the axes."""
-    box = ax.legend(names.values(), map(str, range(len(names))), **options)
-    for text, name in zip(box.get_texts(), names, strict=True):
-        text.set(**_as_it_stands(name))
-    box.set_in_layout(False)
-    return box
 
 
 def as_picture(batch, shape):
@@ -849,8 +836,8 @@ def show_pictures(pictures, title="", columns=None):
         ax.spines[:].set(visible=True, color="lightgrey")  # an all-white picture is seen to be there
         picture = picture[..., 0] if picture.shape[2:] == (1,) else picture  # grey: (rows, columns, 1) -> two axes
         ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        ax.set_title("", fontsize=9).set(**_as_it_stands(name))
-    figure.suptitle("").set(**_as_it_stands(title))
+        ax.set_title("", fontsize=9).set(**as_it_stands(name))
+    figure.suptitle("").set(**as_it_stands(title))
     return figure
 
 

@@ -32,7 +32,7 @@ from joint import MaskedLinear
 class PixelModel(SequenceModel):
     """What all of them share; a model adds `network`."""
 
-    reads, predicts, levels, joint, streams, window = "values", "bits", 2, True, True, None
+    encoding, distribution, levels, joint, streams, window = "values", "bernoulli", 2, True, True, None
 
     def __init__(self, columns, channels=1, **settings):
         """settings: a model's own, by which a file that keeps it builds it again."""
@@ -521,7 +521,7 @@ class Average(SequenceModel):
     models: GenModels, or the settings of each.
     """
 
-    ALIKE = ("input_size", "reads", "predicts", "levels", "window", "streams", "causal", "joint")
+    ALIKE = ("input_size", "encoding", "distribution", "levels", "window", "streams", "causal", "joint")
 
     def __init__(self, models):
         super().__init__()

@@ -1,6 +1,5 @@
 """Reads the pictures that people have, from phones, cameras, scanners and microscopes: see helpers.load_picture."""
 
-import itertools
 import warnings
 
 import numpy as np
@@ -105,19 +104,3 @@ def _in_bytes(picture, path):
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture
-
-
-def named(sources):
-    """Pictures by name, name -> source: of files, the name without folder and ending; of two alike, one is numbered.
-
-    sources: the path or the bundled name of a picture, or several. Raises LabError where there is none.
-    """
-    sources = list(sources) if np.iterable(sources) and not isinstance(sources, str) else [sources]
-    if not sources:
-        raise LabError("There is no picture to learn from. Give the path of one, or a bundled name.")
-    names = {}
-    for source in sources:
-        stem = as_path(source, "A picture").stem
-        alike = (f"{stem} ({number})" for number in itertools.count(2))
-        names[next(name for name in itertools.chain([stem], alike) if name not in names)] = source
-    return names

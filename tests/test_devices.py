@@ -20,8 +20,8 @@ MAKERS |= {torch.randn, torch.randperm, torch.tensor, torch.zeros, torch.as_tens
 MODELS = {
     "independent": lambda: helpers.GenModel(4, 6),
     "joint": lambda: helpers.GenModel(4, 6, head="joint", norm="layer"),
-    "levels": lambda: helpers.GenModel(4, 6, head="joint", reads="levels", predicts="levels", levels=2),
-    "values": lambda: helpers.GenModel(4, 6, predicts="values"),
+    "levels": lambda: helpers.GenModel(4, 6, head="joint", encoding="one-hot", distribution="categorical", levels=2),
+    "values": lambda: helpers.GenModel(4, 6, distribution="regression"),
     "seq2vec": lambda: helpers.GenModel(4, 6, output="seq2vec", window=2),
     "row-lstm": lambda: paper.PixelRNN(4, paper.RowLSTM, 4, 1),
     "diagonal-bilstm": lambda: paper.PixelRNN(4, paper.DiagonalBiLSTM, 4, 1),
@@ -36,13 +36,13 @@ SEQUENCES = (torch.rand(8, 4, 4, generator=torch.Generator().manual_seed(0)) < 0
 def use(model):
     """Everything that is done with a model; returns the results that are numpy arrays."""
     helpers.train(model, SEQUENCES, steps=2, batch_size=4, prepare=torch.bernoulli, noise=0.1, probe_at=[0, 2])
-    temperature = 0.0 if model.predicts == "values" else 1.0
-    helpers.generate(model, 4, batch=2, temperature=temperature)
-    helpers.generate(model, 4, SEQUENCES[:, :2], temperature=temperature)
-    helpers.generate_naively(model, 4, batch=2, temperature=temperature, values=5)
+    temperature = 0.0 if model.distribution == "regression" else 1.0
+    helpers.sample(model, 4, batch=2, temperature=temperature)
+    helpers.sample(model, 4, SEQUENCES[:, :2], temperature=temperature)
+    helpers.sample_naively(model, 4, batch=2, temperature=temperature, values=5)
     results = [helpers.receptive_field(model, SEQUENCES, 2)]
     assert not helpers.leaks(model, SEQUENCES[:1])
-    if model.predicts != "values":
+    if model.distribution != "regression":
         results.append(helpers.nats(model, SEQUENCES))
     if isinstance(model, helpers.GenModel) and not model.joint:
         helpers.fit_readout(model, SEQUENCES)
@@ -97,11 +97,11 @@ def test_a_model_of_another_precision_learns_and_samples(name, dtype):
     model = MODELS[name]().to(dtype)
     if dtype == torch.bfloat16:  # of which torch has no LSTM on every processor: sampling alone, without oneDNN
         with torch.backends.mkldnn.flags(enabled=False):
-            sequences, _ = helpers.generate(model, 4, batch=2)
+            sequences, _ = helpers.sample(model, 4, batch=2)
         assert sequences.dtype == torch.float32
     else:
         use(model)
-        assert helpers.generate(model, 4)[0].dtype == torch.float64
+        assert helpers.sample(model, 4)[0].dtype == torch.float64
     assert {weight.dtype for weight in model.parameters()} == {dtype}
 
 
@@ -163,15 +163,15 @@ def test_a_gpu_gives_the_values_of_the_cpu(name):
     model = MODELS[name]().eval()
     elsewhere = MODELS[name]().to(device).eval()
     elsewhere.load_state_dict(model.state_dict())
-    if model.predicts != "values":
+    if model.distribution != "regression":
         np.testing.assert_allclose(helpers.nats(elsewhere, SEQUENCES), helpers.nats(model, SEQUENCES), rtol=1e-4)
     fields = [helpers.receptive_field(one, SEQUENCES, 2) for one in (elsewhere, model)]
     np.testing.assert_allclose(*fields, rtol=1e-3, atol=1e-5)
     assert all(np.isfinite(result).all() for result in use(elsewhere))
     assert {weight.device.type for weight in elsewhere.parameters()} == {device.type}
     torch.manual_seed(0)
-    fast, _ = helpers.generate(elsewhere, 4, batch=16)
-    assert torch.equal(fast, helpers.generate_naively(elsewhere, 4, batch=16)) and fast.device.type == device.type
+    fast, _ = helpers.sample(elsewhere, 4, batch=16)
+    assert torch.equal(fast, helpers.sample_naively(elsewhere, 4, batch=16)) and fast.device.type == device.type
 
 
 @pytest.mark.skipif(not GPUS, reason="there is no GPU here")

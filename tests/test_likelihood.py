@@ -15,14 +15,14 @@ import joint
 
 HEADS = ("independent", "joint")
 CELLS, NORMS = tuple(helpers.CELLS), (None, "batch", "layer")
-STREAMING = list(itertools.product(HEADS, CELLS, NORMS, helpers.READS))
-every_model = pytest.mark.parametrize(("head", "cell", "norm", "reads"), STREAMING)
+STREAMING = list(itertools.product(HEADS, CELLS, NORMS, helpers.ENCODINGS))
+every_model = pytest.mark.parametrize(("head", "cell", "norm", "encoding"), STREAMING)
 
 
 def model_of(width, levels=2, seed=0, **settings):
     """A small model in evaluation mode with weights far from 0, so that its probabilities are far from even."""
     torch.manual_seed(seed)
-    settings.setdefault("predicts", "bits" if levels == 2 else "levels")
+    settings.setdefault("distribution", "bernoulli" if levels == 2 else "categorical")
     model = helpers.GenModel(width, 6, levels=levels, **settings)
     for name, weight in model.named_parameters():
         if "head" not in name:
@@ -43,8 +43,8 @@ def all_sequences(steps, width, levels=2):
 
 
 @every_model
-def test_probabilities_of_all_binary_pictures_sum_to_one(head, cell, norm, reads):
-    model = model_of(3, head=head, cell=cell, norm=norm, reads=reads)
+def test_probabilities_of_all_binary_pictures_sum_to_one(head, cell, norm, encoding):
+    model = model_of(3, head=head, cell=cell, norm=norm, encoding=encoding)
     assert np.exp(-helpers.nats(model, all_sequences(4, 3))).sum() == pytest.approx(1, abs=1e-5)
 
 
@@ -58,7 +58,7 @@ def test_probabilities_sum_to_one_in_other_forms(head, settings):
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("levels", [2, 3, 5])
 def test_probabilities_of_all_levels_sum_to_one(head, levels):
-    model = model_of(2, levels, head=head, predicts="levels", reads="levels")
+    model = model_of(2, levels, head=head, distribution="categorical", encoding="one-hot")
     assert np.exp(-helpers.nats(model, all_sequences(2, 2, levels))).sum() == pytest.approx(1, abs=1e-5)
 
 
@@ -98,10 +98,10 @@ def test_nats_are_those_of_evaluation_mode():
 @pytest.mark.parametrize(
     ("settings", "values", "message"),
     [
-        ({"predicts": "values"}, 0.0, "gives no probabilities"),
+        ({"distribution": "regression"}, 0.0, "gives no probabilities"),
         ({"bidirectional": True}, 0.0, "no likelihood"),
         ({}, 0.5, "Binarise first"),
-        ({"predicts": "levels", "levels": 4}, 0.5, "4 levels"),
+        ({"distribution": "categorical", "levels": 4}, 0.5, "4 levels"),
         ({}, math.nan, "NaN"),
         ({}, 1.5, "outside"),
     ],
@@ -114,7 +114,7 @@ def test_no_likelihood_without_probabilities(settings, values, message):
 
 def test_a_joint_head_needs_probabilities_and_what_stands_to_the_left():
     with pytest.raises(files.LabError, match="gives probabilities"):
-        helpers.GenModel(2, 4, head="joint", predicts="values")
+        helpers.GenModel(2, 4, head="joint", distribution="regression")
     with pytest.raises(files.LabError, match="give it the steps too"):
         helpers.GenModel(2, 4, head="joint")(torch.zeros(1, 3, 2))
     with pytest.raises(files.LabError, match="head must be one of 'independent', 'joint'"):
@@ -126,8 +126,8 @@ def test_a_joint_head_needs_probabilities_and_what_stands_to_the_left():
 
 @every_model
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_no_value_sees_itself_or_what_comes_after(head, cell, norm, reads, mode):
-    model = model_of(3, head=head, cell=cell, norm=norm, reads=reads).train(mode == "train")
+def test_no_value_sees_itself_or_what_comes_after(head, cell, norm, encoding, mode):
+    model = model_of(3, head=head, cell=cell, norm=norm, encoding=encoding).train(mode == "train")
     sequences = torch.randint(0, 2, (3, 4, 3)).float()
     outputs = model.teacher_forced(sequences).flatten(1)  # (batch, steps, width) -> (batch, values)
     seen, missed = 0, 0
@@ -160,7 +160,7 @@ def test_a_mask_that_lets_one_value_through_is_caught(layer):
 @pytest.mark.parametrize("levels", [3, 4, 17])
 @pytest.mark.parametrize("head", HEADS)
 def test_a_leak_is_seen_at_every_level(head, levels):
-    model, steps = model_of(2, levels, head=head, reads="levels"), 3
+    model, steps = model_of(2, levels, head=head, encoding="one-hot"), 3
     for level in range(levels):
         sequences = torch.full((1, steps, 2), level / (levels - 1))
         assert not helpers.leaks(model, sequences)
@@ -186,12 +186,12 @@ def test_colours_of_a_pixel_are_drawn_in_their_order():
 
 
 @every_model
-def test_cached_drawing_is_the_same_as_reading_the_past_again(head, cell, norm, reads):
-    model = model_of(3, head=head, cell=cell, norm=norm, reads=reads)
+def test_cached_drawing_is_the_same_as_reading_the_past_again(head, cell, norm, encoding):
+    model = model_of(3, head=head, cell=cell, norm=norm, encoding=encoding)
     torch.manual_seed(1)
-    values, outputs = helpers.generate(model, 6, batch=32, temperature=1.0)
+    values, outputs = helpers.sample(model, 6, batch=32, temperature=1.0)
     torch.manual_seed(1)
-    again, outputs_again = helpers.generate(model, 6, batch=32, temperature=1.0, cached=False)
+    again, outputs_again = helpers.sample(model, 6, batch=32, temperature=1.0, cached=False)
     assert torch.equal(values, again)
     torch.testing.assert_close(outputs, outputs_again, rtol=1e-4, atol=1e-5)
     assert not torch.equal(values[0], values[1])
@@ -201,8 +201,8 @@ def test_cached_drawing_is_the_same_as_reading_the_past_again(head, cell, norm, 
 @pytest.mark.parametrize("levels", [2, 4])
 @torch.no_grad()
 def test_outputs_of_a_drawing_are_teacher_forcings_on_it(head, levels):
-    model = model_of(3, levels, head=head, predicts="levels", reads="levels")
-    values, outputs = helpers.generate(model, 5, batch=8, temperature=1.0)
+    model = model_of(3, levels, head=head, distribution="categorical", encoding="one-hot")
+    values, outputs = helpers.sample(model, 5, batch=8, temperature=1.0)
     torch.testing.assert_close(outputs, model.teacher_forced(values), rtol=1e-4, atol=1e-5)
 
 
@@ -213,7 +213,7 @@ def test_frequencies_of_drawings_follow_the_probabilities(head, settings, levels
     model, every = model_of(2, levels, head=head, **settings), all_sequences(2, 2, levels)
     expected = np.exp(-helpers.nats(model, every))
     torch.manual_seed(0)
-    values, _ = helpers.generate(model, 2, batch=20_000, temperature=1.0)
+    values, _ = helpers.sample(model, 2, batch=20_000, temperature=1.0)
     numbers = (torch.round(values * (levels - 1)).flatten(1) * levels ** torch.arange(3, -1, -1)).sum(1).long()
     counts = np.bincount(numbers, minlength=len(every))
     common = 20_000 * expected > 5  # where chi-square holds
@@ -229,10 +229,10 @@ def test_frequencies_of_drawings_follow_the_probabilities(head, settings, levels
 @pytest.mark.parametrize("levels", [2, 4])
 def test_a_low_temperature_is_greedy_and_a_high_one_is_even(head, levels):
     model = model_of(3, levels, head=head)
-    greedy, _ = helpers.generate(model, 4, batch=2)
-    cold, _ = helpers.generate(model, 4, batch=200, temperature=1e-4)
+    greedy, _ = helpers.sample(model, 4, batch=2)
+    cold, _ = helpers.sample(model, 4, batch=200, temperature=1e-4)
     assert torch.equal(cold, greedy[:1].expand(200, -1, -1))
-    hot, _ = helpers.generate(model, 4, batch=4000, temperature=1e6)
+    hot, _ = helpers.sample(model, 4, batch=4000, temperature=1e6)
     shares = [((levels - 1) * hot == level).float().mean().item() for level in range(levels)]
     assert shares == pytest.approx([1 / levels] * levels, abs=0.02)
 
@@ -242,25 +242,25 @@ def test_a_seed_draws_the_same_and_another_does_not(head):
     model, draws = model_of(3, head=head), []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        draws.append(helpers.generate(model, 4, batch=8, temperature=1.0)[0])
+        draws.append(helpers.sample(model, 4, batch=8, temperature=1.0)[0])
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
 
 
 def test_completions_keep_what_is_given():
     model, given = model_of(3, head="joint"), torch.randint(0, 2, (5, 2, 3)).float()
-    values, outputs = helpers.generate(model, 5, given, temperature=1.0)
+    values, outputs = helpers.sample(model, 5, given, temperature=1.0)
     assert torch.equal(values[:, :2], given) and outputs.shape == (5, 3, 3)
 
 
 @pytest.mark.parametrize("temperature", [-1, math.nan, math.inf, True, "1", None])
 def test_bad_temperature(temperature):
     with pytest.raises(files.LabError, match="temperature must be a number of at least 0"):
-        helpers.generate(model_of(2), 3, temperature=temperature)
+        helpers.sample(model_of(2), 3, temperature=temperature)
 
 
-def test_nothing_to_draw_from_values():
-    with pytest.raises(files.LabError, match="nothing to draw"):
-        helpers.generate(model_of(2, predicts="values"), 3, temperature=1.0)
+def test_nothing_to_sample_from_a_regression():
+    with pytest.raises(files.LabError, match="nothing to sample"):
+        helpers.sample(model_of(2, distribution="regression"), 3, temperature=1.0)
 
 
 # Sources whose probabilities are known
@@ -351,6 +351,6 @@ def test_a_source_judges_only_what_it_could_have_written(source, sequences):
 
 @pytest.mark.parametrize("levels", [2, 5])
 def test_the_lowest_temperature_there_is_still_draws_the_most_probable(levels):
-    model = model_of(3, levels, predicts="levels")
-    greedy, _ = helpers.generate(model, 4)
-    assert torch.equal(helpers.generate(model, 4, temperature=1e-38)[0], greedy)
+    model = model_of(3, levels, distribution="categorical")
+    greedy, _ = helpers.sample(model, 4)
+    assert torch.equal(helpers.sample(model, 4, temperature=1e-38)[0], greedy)

@@ -58,7 +58,7 @@ def test_sampling_loss_of_a_certain_and_right_model_is_zero():
 @pytest.mark.parametrize("cell", helpers.CELLS)
 def test_an_untrained_model_does_not_pass(cell):
     target = torch.randint(0, 2, (1, 20, 16)).float()
-    values, outputs = helpers.generate(helpers.GenModel(16, 32, cell=cell), 20)
+    values, outputs = helpers.sample(helpers.GenModel(16, 32, cell=cell), 20)
     assert helpers.fraction_exact(values, target, levels=2) < 0.7
     loss = helpers.sampling_loss(outputs, target)
     assert loss["bce"] > 0.6 and loss["wrong"] > 0.3 and loss["mse"] > 0.2
@@ -86,13 +86,13 @@ def changed_by(model, sequences, position):
 
 
 @every_kind
-@pytest.mark.parametrize("reads", helpers.READS)
+@pytest.mark.parametrize("encoding", helpers.ENCODINGS)
 @pytest.mark.parametrize("cell", helpers.CELLS)
 @pytest.mark.parametrize("position", [0, 2, STEPS - 1])
 def test_receptive_field_is_what_changes_the_prediction(
-    build, draw, output, bidirectional, norm, mode, reads, cell, position
+    build, draw, output, bidirectional, norm, mode, encoding, cell, position
 ):
-    model = build(mode, output=output, bidirectional=bidirectional, norm=norm, reads=reads, cell=cell)
+    model = build(mode, output=output, bidirectional=bidirectional, norm=norm, encoding=encoding, cell=cell)
     sequences = draw()
     field = helpers.receptive_field(model, sequences, position)
     assert (field > 0).tolist() == changed_by(model, sequences, position)
@@ -104,10 +104,10 @@ def test_receptive_field_is_what_changes_the_prediction(
 
 
 @every_kind
-@pytest.mark.parametrize("reads", helpers.READS)
+@pytest.mark.parametrize("encoding", helpers.ENCODINGS)
 @pytest.mark.parametrize("bits", [False, True])
-def test_leaks(build, draw, output, bidirectional, norm, mode, reads, bits):
-    model = build(mode, output=output, bidirectional=bidirectional, norm=norm, reads=reads)
+def test_leaks(build, draw, output, bidirectional, norm, mode, encoding, bits):
+    model = build(mode, output=output, bidirectional=bidirectional, norm=norm, encoding=encoding)
     sequences = draw().round() if bits else draw()
     assert helpers.leaks(model, sequences) == is_leaking(output, bidirectional, norm, mode)
 
@@ -311,7 +311,7 @@ LEVELS = np.geomspace(0.7, 2 * REFERENCE[2, -1], 11)[1:]  # the slowest seed's l
 
 @pytest.mark.parametrize("curve", [*REFERENCE, falling(10), 0.9 * falling(18), 1.1 * falling(20)])
 def test_curve_on_pace(curve):
-    assert evidence.fraction_on_pace(curve, REFERENCE) == 1
+    assert evidence.fraction_in_time(curve, REFERENCE) == 1
 
 
 @pytest.mark.parametrize(
@@ -320,26 +320,26 @@ def test_curve_on_pace(curve):
     ids=["too fast", "too slow", "rises", "never falls", "low from the start", "NaN"],
 )
 def test_curve_off_pace(curve):
-    assert evidence.fraction_on_pace(curve, REFERENCE) == 0
+    assert evidence.fraction_in_time(curve, REFERENCE) == 0
 
 
 @pytest.mark.parametrize("reached", [1, 4, 9])
 def test_pace_is_the_fraction_of_levels_reached(reached):
     curve = np.maximum(falling(20), 0.99 * LEVELS[reached - 1])  # stands still just below that level
-    assert evidence.fraction_on_pace(curve, REFERENCE) == reached / 10
+    assert evidence.fraction_in_time(curve, REFERENCE) == reached / 10
 
 
 def test_pace_within_another_factor():
-    assert evidence.fraction_on_pace(falling(20), REFERENCE, factor=1) == 1
-    assert evidence.fraction_on_pace(falling(17), REFERENCE, factor=1) == 0
-    assert evidence.fraction_on_pace(falling(8), REFERENCE, factor=3) == 1
+    assert evidence.fraction_in_time(falling(20), REFERENCE, factor=1) == 1
+    assert evidence.fraction_in_time(falling(17), REFERENCE, factor=1) == 0
+    assert evidence.fraction_in_time(falling(8), REFERENCE, factor=3) == 1
 
 
 def test_pace_of_a_loss_that_falls_towards_a_floor():
     reference = 20 + 25 * REFERENCE  # from 37.5 to 20: twice the best is more than the first
-    assert evidence.fraction_on_pace(reference[1], reference, floor=0.95) == 1
-    assert evidence.fraction_on_pace(20 + 25 * falling(50), reference, floor=0.95) < 0.5
-    assert evidence.fraction_on_pace(np.full(200, reference[0, 0]), reference, floor=0.95) < 0.1
+    assert evidence.fraction_in_time(reference[1], reference, floor=0.95) == 1
+    assert evidence.fraction_in_time(20 + 25 * falling(50), reference, floor=0.95) < 0.5
+    assert evidence.fraction_in_time(np.full(200, reference[0, 0]), reference, floor=0.95) < 0.1
 
 
 def test_curves_of_every_few_steps(tmp_path):

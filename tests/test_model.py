@@ -23,8 +23,12 @@ import saving
 WIDTH, HIDDEN, STEPS, WINDOW = 2, 5, 6, 3  # as in conftest.py
 OUTPUTS, NORMS, DIRECTIONS = ("seq2seq", "seq2vec"), (None, "batch", "layer"), (False, True)
 CONFIGURATIONS = [
-    dict(zip(("output", "norm", "bidirectional", "cell", "reads", "predicts", "num_layers"), values, strict=True))
-    for values in itertools.product(OUTPUTS, NORMS, DIRECTIONS, helpers.CELLS, helpers.READS, helpers.PREDICTS, (1, 2))
+    dict(
+        zip(("output", "norm", "bidirectional", "cell", "encoding", "distribution", "num_layers"), values, strict=True)
+    )
+    for values in itertools.product(
+        OUTPUTS, NORMS, DIRECTIONS, helpers.CELLS, helpers.ENCODINGS, helpers.DISTRIBUTIONS, (1, 2)
+    )
 ]
 # What leaks, by (output, norm, bidirectional, mode); nothing else may. The windows of a bidirectional seq2vec model
 # end before the step they predict, so that its backward pass sees no later one.
@@ -126,11 +130,11 @@ def test_parameter_count(settings, num_layers):
     assert sum(weight.numel() for weight in model.parameters()) == recurrent + norm + head
 
 
-@pytest.mark.parametrize(("predicts", "ending"), [("values", ()), ("bits", ()), ("levels", (256,))])
-@pytest.mark.parametrize("reads", helpers.READS)
+@pytest.mark.parametrize(("distribution", "ending"), [("regression", ()), ("bernoulli", ()), ("categorical", (256,))])
+@pytest.mark.parametrize("encoding", helpers.ENCODINGS)
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_output_shapes(build, draw, output, reads, predicts, ending):
-    model, sequences = build(output=output, reads=reads, predicts=predicts), draw(batch=4)
+def test_output_shapes(build, draw, output, encoding, distribution, ending):
+    model, sequences = build(output=output, encoding=encoding, distribution=distribution), draw(batch=4)
     steps = (STEPS,) if output == "seq2seq" else ()
     assert model(sequences).shape == (4, *steps, WIDTH, *ending)
     assert model.teacher_forced(sequences).shape == (4, STEPS, WIDTH, *ending)
@@ -172,7 +176,7 @@ def test_a_batch_is_the_same_as_its_sequences_one_by_one(build, draw, settings):
 
 
 def test_levels_are_read_one_hot():
-    model = helpers.GenModel(1, HIDDEN, reads="levels")
+    model = helpers.GenModel(1, HIDDEN, encoding="one-hot")
     read = model.read_in(torch.arange(256)[:, None] / 255)
     torch.testing.assert_close(read, torch.eye(256), rtol=0, atol=1e-4)
     between = model.read_in(torch.tensor([[0.5]]))[0]  # 127.5
@@ -201,12 +205,12 @@ def categorical(logits, value):
 
 
 @pytest.mark.parametrize(
-    ("predicts", "by_hand"), [("values", squared_error), ("bits", bernoulli), ("levels", categorical)]
+    ("distribution", "by_hand"), [("regression", squared_error), ("bernoulli", bernoulli), ("categorical", categorical)]
 )
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_loss_is_the_mean_over_values(build, draw, output, predicts, by_hand):
-    model, sequences = build(output=output, predicts=predicts), draw()
-    sequences = sequences.round() if predicts == "bits" else sequences
+def test_loss_is_the_mean_over_values(build, draw, output, distribution, by_hand):
+    model, sequences = build(output=output, distribution=distribution), draw()
+    sequences = sequences.round() if distribution == "bernoulli" else sequences
     outputs = model.teacher_forced(sequences).flatten(0, 2).tolist()
     expected = [by_hand(one, value) for one, value in zip(outputs, sequences.flatten().tolist(), strict=True)]
     assert len(expected) == 2 * STEPS * WIDTH
@@ -214,7 +218,9 @@ def test_loss_is_the_mean_over_values(build, draw, output, predicts, by_hand):
 
 
 def test_decode_gives_the_most_probable_values():
-    values, bits, levels = (helpers.GenModel(1, HIDDEN, predicts=predicts) for predicts in helpers.PREDICTS)
+    values, bits, levels = (
+        helpers.GenModel(1, HIDDEN, distribution=distribution) for distribution in helpers.DISTRIBUTIONS
+    )
     assert values.decode(torch.tensor([-0.5, 0.25, 2])).tolist() == [0, 0.25, 1]
     assert bits.decode(torch.tensor([-0.1, 0.1])).tolist() == [0, 1]
     assert levels.decode(torch.eye(256)).tolist() == (torch.arange(256) / 255).tolist()
@@ -252,8 +258,8 @@ def test_bad_size(name, value):
         ("norm", False),
         ("output", "seq2many"),
         ("output", None),
-        ("reads", "bits"),
-        ("predicts", "colours"),
+        ("encoding", "bytes"),
+        ("distribution", "colours"),
         ("bidirectional", "yes"),
         ("bidirectional", 2),
         ("bidirectional", None),
@@ -266,7 +272,7 @@ def test_unknown_name(name, value):
 
 @pytest.mark.parametrize("value", [-0.1, 1, 1.5, True, "0.5", None, float("nan")])
 def test_dropout_is_a_probability(value):
-    with pytest.raises(files.LabError, match="dropout is a probability below 1"):
+    with pytest.raises(files.LabError, match="dropout must be a number of at least 0 and at most 1"):
         helpers.GenModel(WIDTH, HIDDEN, dropout=value)
 
 
@@ -319,13 +325,13 @@ def test_bad_value(build, draw, output, value):
 @every_architecture
 def test_saved_model_is_loaded_back(tmp_path, build, settings):
     path = tmp_path / "new" / "folder" / "model.safetensors"
-    model = build(reads="levels", predicts="levels", num_layers=2, **settings)
+    model = build(encoding="one-hot", distribution="categorical", num_layers=2, **settings)
     saving.save_model(model, path)
     loaded = saving.load_model(path)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     assert loaded.settings == model.settings
     assert not loaded.training
-    for ours, theirs in zip(helpers.generate(loaded, STEPS), helpers.generate(model, STEPS), strict=True):
+    for ours, theirs in zip(helpers.sample(loaded, STEPS), helpers.sample(model, STEPS), strict=True):
         assert torch.equal(ours, theirs)
 
 

@@ -148,7 +148,7 @@ def test_a_picture_of_one_colour_is_one_too(shade, tmp_path, monkeypatch, capsys
         ("01", "SIZE", 1, 2),
         ("01", "STEPS", 0, 1),
         ("01", "SEEDS", [], "at least one"),
-        ("01", "RATES", {"levels": 0.02}, "above 0"),
+        ("01", "RATES", {"categorical": 0.02}, "above 0"),
         ("02", "SIZE", 3, 4),
         ("02", "SIZE", (8, 9), 4),
         ("02", "STEPS", 2.5, 1),
@@ -307,8 +307,8 @@ def test_reference_seeds_keep_pace_with_each_other_and_an_untrained_model_does_n
         assert len(seeds) >= 5, name
         for seed in range(len(seeds)):
             others = [row for number, row in enumerate(seeds) if number != seed]
-            assert evidence.fraction_on_pace(seeds[seed], helpers.np.array(others), floor=floor) >= 0.9, name
-        assert evidence.fraction_on_pace([seeds[0][0]] * seeds.shape[1], seeds, floor=floor) < 0.5, name
+            assert evidence.fraction_in_time(seeds[seed], helpers.np.array(others), floor=floor) >= 0.9, name
+        assert evidence.fraction_in_time([seeds[0][0]] * seeds.shape[1], seeds, floor=floor) < 0.5, name
 
 
 def test_importing_what_downloads_says_nothing_in_a_notebook(tmp_path):

@@ -216,42 +216,42 @@ def test_probabilities_of_all_pictures_sum_to_one(name, rows, columns, channels)
 def test_fast_drawing_is_naive_drawing(name, channels, temperature):
     model = model_of(name, channels)
     torch.manual_seed(1)
-    fast, outputs = helpers.generate(model, ROWS, batch=7, temperature=temperature)
+    fast, outputs = helpers.sample(model, ROWS, batch=7, temperature=temperature)
     torch.manual_seed(1)
-    assert torch.equal(fast, helpers.generate_naively(model, ROWS, 7, temperature))
+    assert torch.equal(fast, helpers.sample_naively(model, ROWS, 7, temperature))
     assert torch.allclose(outputs, model.teacher_forced(fast), atol=1e-4)
     assert temperature == 0 or 0.05 < fast.mean() < 0.95
     torch.manual_seed(1)
-    assert torch.equal(fast, helpers.generate(model, ROWS, batch=7, temperature=temperature, cached=False)[0])
+    assert torch.equal(fast, helpers.sample(model, ROWS, batch=7, temperature=temperature, cached=False)[0])
 
 
 @pytest.mark.parametrize("head", ["independent", "joint"])
-@pytest.mark.parametrize("predicts", ["bits", "levels"])
+@pytest.mark.parametrize("distribution", ["bernoulli", "categorical"])
 @pytest.mark.parametrize(
     "settings",
     [{}, {"cell": "gru"}, {"norm": "batch"}, {"norm": "layer", "num_layers": 2}, {"output": "seq2vec", "window": 2}],
     ids=str,
 )
 @pytest.mark.parametrize("temperature", [0, 1.0])
-def test_genmodel_too(head, predicts, settings, temperature):
+def test_genmodel_too(head, distribution, settings, temperature):
     torch.manual_seed(0)
-    reads = "values" if predicts == "bits" else "levels"
-    model = helpers.GenModel(4, 6, head=head, predicts=predicts, reads=reads, levels=5, **settings)
+    encoding = "values" if distribution == "bernoulli" else "one-hot"
+    model = helpers.GenModel(4, 6, head=head, distribution=distribution, encoding=encoding, levels=5, **settings)
     for weight in model.parameters():
         nn.init.normal_(weight, std=0.5)
     torch.manual_seed(1)
-    fast, outputs = helpers.generate(model, 5, batch=3, temperature=temperature)
+    fast, outputs = helpers.sample(model, 5, batch=3, temperature=temperature)
     torch.manual_seed(1)
-    assert torch.equal(fast, helpers.generate_naively(model, 5, 3, temperature))
+    assert torch.equal(fast, helpers.sample_naively(model, 5, 3, temperature))
     assert torch.allclose(outputs, model.teacher_forced(fast), atol=1e-4)
 
 
 def test_naive_drawing_stops_after_the_values_it_is_asked_for():
     model = model_of("pixelcnn")
     torch.manual_seed(1)
-    drawn = helpers.generate_naively(model, ROWS, 3, 1.0, values=6).flatten(1)
+    drawn = helpers.sample_naively(model, ROWS, 3, 1.0, values=6).flatten(1)
     torch.manual_seed(1)
-    assert torch.equal(drawn[:, :6], helpers.generate_naively(model, ROWS, 3, 1.0).flatten(1)[:, :6])
+    assert torch.equal(drawn[:, :6], helpers.sample_naively(model, ROWS, 3, 1.0).flatten(1)[:, :6])
     assert (drawn[:, 6:] == helpers.START).all()
 
 
@@ -260,7 +260,7 @@ def test_naive_drawing_stops_after_the_values_it_is_asked_for():
 def test_given_rows_are_kept_and_gone_on_from(name, channels):
     model = model_of(name, channels)
     given = bits(3, 2, COLUMNS * channels)
-    drawn, outputs = helpers.generate(model, ROWS, given, temperature=1.0)
+    drawn, outputs = helpers.sample(model, ROWS, given, temperature=1.0)
     assert torch.equal(drawn[:, :2], given) and outputs.shape == (3, ROWS - 2, COLUMNS * channels)
     assert torch.allclose(outputs, model.teacher_forced(drawn)[:, 2:], atol=1e-4)
 
@@ -335,7 +335,7 @@ def test_learns(name):
 
 def average_of(members=3, **settings):
     torch.manual_seed(0)
-    settings = {"reads": "values", "predicts": "bits", **settings}
+    settings = {"encoding": "values", "distribution": "bernoulli", **settings}
     model = Average([helpers.GenModel(COLUMNS, 6, head="joint", levels=5, **settings) for _ in range(members)])
     for weight in model.parameters():
         nn.init.normal_(weight, std=0.5)
@@ -350,7 +350,7 @@ averages = pytest.mark.parametrize(
         {"norm": "batch"},
         {"dropout": 0.3},
         {"output": "seq2vec", "window": 2},
-        {"reads": "levels", "predicts": "levels"},
+        {"encoding": "one-hot", "distribution": "categorical"},
     ],
     ids=str,
 )
@@ -362,9 +362,9 @@ def test_an_average_is_drawn_fast_as_naively(settings, temperature):
     model = average_of(**settings)
     for options in ({}, {"cached": False}):
         torch.manual_seed(1)
-        fast, outputs = helpers.generate(model, ROWS, batch=7, temperature=temperature, **options)
+        fast, outputs = helpers.sample(model, ROWS, batch=7, temperature=temperature, **options)
         torch.manual_seed(1)
-        assert torch.equal(fast, helpers.generate_naively(model, ROWS, 7, temperature))
+        assert torch.equal(fast, helpers.sample_naively(model, ROWS, 7, temperature))
         assert torch.allclose(outputs, model.teacher_forced(fast), atol=1e-4)
 
 
@@ -372,9 +372,9 @@ def test_members_of_an_average_may_differ_in_size():
     torch.manual_seed(0)
     model = Average([helpers.GenModel(COLUMNS, size, layers, head="joint") for size, layers in ((3, 1), (6, 2))])
     torch.manual_seed(1)
-    fast, _ = helpers.generate(model, ROWS, batch=7, temperature=1.0)
+    fast, _ = helpers.sample(model, ROWS, batch=7, temperature=1.0)
     torch.manual_seed(1)
-    assert torch.equal(fast, helpers.generate_naively(model, ROWS, 7, 1.0))
+    assert torch.equal(fast, helpers.sample_naively(model, ROWS, 7, 1.0))
 
 
 @averages
@@ -424,15 +424,15 @@ def test_members_of_an_average_learn_as_each_would_alone(told):
     "other",
     [
         lambda: helpers.GenModel(COLUMNS + 1, 6, head="joint"),
-        lambda: helpers.GenModel(COLUMNS, 6, head="joint", reads="levels"),
-        lambda: helpers.GenModel(COLUMNS, 6, head="joint", predicts="levels"),
+        lambda: helpers.GenModel(COLUMNS, 6, head="joint", encoding="one-hot"),
+        lambda: helpers.GenModel(COLUMNS, 6, head="joint", distribution="categorical"),
         lambda: helpers.GenModel(COLUMNS, 6, head="joint", output="seq2vec", window=2),
         lambda: helpers.GenModel(COLUMNS, 6, 1, True, head="joint"),
         lambda: helpers.GenModel(COLUMNS, 6),
         lambda: PixelCNN(COLUMNS, 6, 2, 12),
         lambda: nn.Linear(COLUMNS, COLUMNS),
     ],
-    ids=["width", "reads", "predicts", "window", "direction", "head", "no GenModel", "no model"],
+    ids=["width", "encoding", "distribution", "window", "direction", "head", "no GenModel", "no model"],
 )
 def test_an_average_of_models_that_do_not_fit_is_told(other):
     joint = helpers.GenModel(COLUMNS, 6, head="joint")
@@ -473,7 +473,7 @@ def test_made_has_a_fixed_number_of_rows():
     with pytest.raises(files.LabError, match="of 5 x 4 pixels"):
         helpers.nats(model_of("made"), bits(1, ROWS + 1, COLUMNS))
     with pytest.raises(files.LabError, match="5 rows"):
-        helpers.generate(model_of("made"), ROWS + 1)
+        helpers.sample(model_of("made"), ROWS + 1)
 
 
 # The disk
@@ -494,7 +494,7 @@ def test_saved_model_is_loaded_back(tmp_path, name, channels):
     model = model_of(name, channels)
     loaded, sequences = kept(model, tmp_path / "model.safetensors"), bits(3, ROWS, COLUMNS * channels)
     assert torch.equal(loaded.teacher_forced(sequences), model.teacher_forced(sequences))
-    for ours, theirs in zip(helpers.generate(loaded, ROWS), helpers.generate(model, ROWS), strict=True):
+    for ours, theirs in zip(helpers.sample(loaded, ROWS), helpers.sample(model, ROWS), strict=True):
         assert torch.equal(ours, theirs)
 
 

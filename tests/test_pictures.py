@@ -15,7 +15,7 @@ from PIL import Image
 
 import files
 import helpers
-import photos
+import labels
 
 ROWS, COLUMNS = 6, 4
 TO_COME = [86, 180, 233]
@@ -134,21 +134,21 @@ def test_letters_that_no_font_has_and_bytes_that_are_no_letters_are_drawn_withou
 
 def test_pictures_are_named_after_their_files():
     paths = ["a/x.png", Path("b/x.jpg"), "c/x.y.png", "b/x (2).png", "astronaut"]
-    assert list(photos.named(paths).items()) == [
+    assert list(labels.named(paths).items()) == [
         ("x", "a/x.png"),
         ("x (2)", Path("b/x.jpg")),
         ("x.y", "c/x.y.png"),
         ("x (2) (2)", "b/x (2).png"),
         ("astronaut", "astronaut"),
     ]
-    assert photos.named("a/_DSC $1.png") == {"_DSC $1": "a/_DSC $1.png"}
-    assert photos.named(Path("mine.png")) == {"mine": Path("mine.png")}
+    assert labels.named("a/_DSC $1.png") == {"_DSC $1": "a/_DSC $1.png"}
+    assert labels.named(Path("mine.png")) == {"mine": Path("mine.png")}
 
 
 @pytest.mark.parametrize("sources", [[], (), None, 3, [None]])
 def test_no_picture_is_told(sources):
     with pytest.raises(files.LabError, match="picture"):
-        photos.named(sources)
+        labels.named(sources)
 
 
 def test_difference_is_white_where_equal():

@@ -18,7 +18,7 @@ def planes(picture):
 
 
 def fraction_restored(model, sequences):
-    return helpers.fraction_exact(helpers.generate(model, sequences.shape[1])[0], sequences, 2)
+    return helpers.fraction_exact(helpers.sample(model, sequences.shape[1])[0], sequences, 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -30,7 +30,7 @@ def test_all_eight_bits_are_restored_trained_and_untrained(kind):
     helpers.train(trained, sequences, steps=150)
     helpers.fit_readout(solved, sequences)
     assert fraction_restored(trained, sequences) == fraction_restored(solved, sequences) == 1
-    written = helpers.to_levels(helpers.generate(solved, ROWS)[0], 2)[0]
+    written = helpers.to_levels(helpers.sample(solved, ROWS)[0], 2)[0]
     assert np.array_equal(helpers.unflatten(helpers.from_bit_planes(written), PICTURE.shape), KINDS[kind])
 
 
@@ -53,6 +53,6 @@ def test_noise_in_training_helps_against_damage():
         flips = torch.rand(given[:, -1].shape, generator=torch.Generator().manual_seed(0)) < 0.45
         damaged = given.clone()
         damaged[:, -1] = torch.where(flips, 1 - given[:, -1], given[:, -1])
-        after = helpers.generate(model, ROWS, damaged)[0][:, ROWS // 2 :]
+        after = helpers.sample(model, ROWS, damaged)[0][:, ROWS // 2 :]
         wrong[noise] = float((after != sequences[:, ROWS // 2 :]).float().mean())
     assert wrong[0.2] < wrong[0.0]

@@ -50,10 +50,10 @@ def is_finite(model):
 # What it does
 
 
-@pytest.mark.parametrize("predicts", helpers.PREDICTS)
+@pytest.mark.parametrize("distribution", helpers.DISTRIBUTIONS)
 @pytest.mark.parametrize("settings", [{}, {"norm": "batch"}, {"output": "seq2vec", "window": 3}], ids=str)
-def test_loss_falls_far_below_the_untrained(settings, predicts):
-    history = helpers.train(small_model(predicts=predicts, **settings), TINY, steps=120, learning_rate=0.03)
+def test_loss_falls_far_below_the_untrained(settings, distribution):
+    history = helpers.train(small_model(distribution=distribution, **settings), TINY, steps=120, learning_rate=0.03)
     assert history.loss[-1] < 0.1 * history.loss[0]
 
 
@@ -144,7 +144,7 @@ def test_interrupt_from_the_probe(step, watched):
     history = helpers.train(model, TINY, steps=5, probe=interrupt, probe_at=[step])
     assert history.interrupted and len(history.loss) == len(history.seconds) == step
     assert not model.training
-    assert helpers.generate(model, 6)[0].isfinite().all()
+    assert helpers.sample(model, 6)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("step", [0, 2])
@@ -161,7 +161,7 @@ def test_interrupt_within_the_loss(monkeypatch, step):
     history = helpers.train(model, TINY, steps=5)
     assert history.interrupted and len(history.loss) == step
     assert not model.training
-    assert helpers.generate(model, 6)[0].isfinite().all()
+    assert helpers.sample(model, 6)[0].isfinite().all()
     monkeypatch.undo()
     assert not helpers.train(model, TINY, steps=2).interrupted  # it can be trained on
 
@@ -350,9 +350,9 @@ def test_readout_restores_noise_from_an_untrained_model(cell, settings):
     bits = torch.randint(0, 2, (1, 12, 40)).float()
     model = helpers.GenModel(40, 16, cell=cell, **settings)
     before = model.rnn.weight_hh_l0.clone()
-    assert helpers.fraction_exact(helpers.generate(model, 12)[0], bits, 2) < 0.8
+    assert helpers.fraction_exact(helpers.sample(model, 12)[0], bits, 2) < 0.8
     assert helpers.fit_readout(model, bits) == 12
-    assert helpers.fraction_exact(helpers.generate(model, 12)[0], bits, 2) == 1
+    assert helpers.fraction_exact(helpers.sample(model, 12)[0], bits, 2) == 1
     assert torch.equal(model.rnn.weight_hh_l0, before)  # nothing but the output layer was set
 
 
@@ -361,7 +361,7 @@ def test_readout_with_fewer_features_than_steps_does_not_restore_noise():
     bits = torch.randint(0, 2, (1, 12, 40)).float()
     model = helpers.GenModel(40, 6)
     assert helpers.fit_readout(model, bits) == 7
-    assert helpers.fraction_exact(helpers.generate(model, 12)[0], bits, 2) < 1
+    assert helpers.fraction_exact(helpers.sample(model, 12)[0], bits, 2) < 1
 
 
 # Batches, budgets, optimisers

@@ -118,7 +118,7 @@ def run(arguments, name, seed):
     ]
     learned = helpers.nats(model, entry.sequences(prepare(training[: len(measured)]))).mean()
     started = time.perf_counter()
-    drawn, _ = helpers.generate(model, entry.sequences(measured[:1]).shape[1], batch=DRAWN, temperature=1.0)
+    drawn, _ = helpers.sample(model, entry.sequences(measured[:1]).shape[1], batch=DRAWN, temperature=1.0)
     drawn.cpu()  # a GPU is waited for
     also = {
         "nats of training images": round(float(learned), 3),
