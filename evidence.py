@@ -95,7 +95,7 @@ def load_curves(path, settings):
     Raises LabError for a file that is there, but cannot be read or is damaged.
     """
     try:
-        stored, _, labels, numbers = read_table(path, "`make reference` draws the curves.", labels=1)
+        stored, _, labels, numbers = read_table(path, "`make reference` makes the curves.", labels=1)
     except NoFileError as error:
         print(f"Not compared with the reference curves: {error}")
         return {}
@@ -120,13 +120,13 @@ def load_benchmark(path):
 
 
 def fraction_in_time(losses, reference, factor=2.0, floor=0.0):
-    """How far a loss curve keeps pace with the reference seeds: the fraction of ten loss levels reached in time.
+    """How far a loss curve stays within the reference seeds: the fraction of ten loss levels reached in time.
 
     Losses count from `floor` times the best reference loss: 0 for a loss that falls towards 0, a little below 1 for a
     likelihood, which does not. The levels are spaced evenly in log from the first reference loss to twice the worst
     seed's best one. In time is no sooner than the earliest seed's step / factor and no later than the latest's *
-    factor. Pace rather than height, because a loss that falls a thousandfold within some steps is far off at every one
-    of them if it starts to fall a little later.
+    factor. Steps rather than heights, because a loss that falls a thousandfold within some steps is far off at every
+    step if it starts to fall a little later.
 
     losses: (steps,); reference: (seeds, steps).
     """

@@ -121,7 +121,7 @@ def race_row(path):
     size = protocol["size"]
     told = [protocol["model"], ", ".join(map(str, size)) if isinstance(size, list) else size]
     told += [f"{np.mean([nats for _, nats in lasts]):.2f}", f"{protocol['images per second']:,.0f}"]
-    told += [f"{protocol[name]:,.0f}" for name in ("parameters", "peak memory", "drawn per second")]
+    told += [f"{protocol[name]:,.0f}" for name in ("parameters", "peak memory", "sampled per second")]
     return f"| {' | '.join(map(str, told))} |"
 
 
@@ -168,7 +168,7 @@ def test_the_average_is_told_as_it_was_run(run, training, updates, drawn):
     assert f"{min(reached):.2f} to {max(reached):.2f}" in paragraph
     assert training.format(f"{protocol['nats of training images']:.2f}") in paragraph
     assert updates.format(f"{min(made):,.0f} to {max(made):,.0f}") in paragraph
-    assert drawn.format(f"{protocol['drawn per second']:,.0f}") in paragraph
+    assert drawn.format(f"{protocol['sampled per second']:,.0f}") in paragraph
 
 
 def test_no_row_of_a_stored_run_is_left_over():

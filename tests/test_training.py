@@ -318,7 +318,7 @@ def test_who_watches(monkeypatch, ipython, terminal, watched):
 
 def test_noise_reaches_what_is_told_and_not_what_is_predicted():
     class Listener(Slope):
-        def loss(self, sequences, told=None):
+        def loss(self, sequences, context=None):
             self.heard.append((sequences, told))
             return self.weight
 

@@ -82,7 +82,7 @@ def chosen(prefix):
 
 
 def load(path):
-    """A notebook; the reader is told which one is damaged, before any is run."""
+    """A notebook; the reader learns which one is damaged, before any is run."""
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises many kinds: no JSON, no notebook, a version that it does not know
@@ -181,7 +181,7 @@ async def execute_cells(run, environment):
 def failure_of(run, error):
     """What went wrong, in words with notebook and cell, or None.
 
-    error: what executing the cells raised, or None. A figure that cannot be drawn leaves an error among the outputs
+    error: what executing the cells raised, or None. A figure that cannot be shown leaves an error among the outputs
         of a cell that passes.
     """
     for number, cell in enumerate(run.code, 1):
@@ -230,7 +230,7 @@ async def execute_all(runs, at_a_time, keep):
     slots = asyncio.Semaphore(at_a_time)
     progress = asyncio.create_task(show_progress(runs))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as nobodys:
-        environment["IPYTHONDIR"] = nobodys  # a reader's own IPython may draw figures as SVG, or run a script first
+        environment["IPYTHONDIR"] = nobodys  # a reader's own IPython may show figures as SVG, or run a script first
         try:
             async with asyncio.TaskGroup() as group:
                 for run in runs:
