@@ -101,7 +101,7 @@ def wide():
     axes[3].set(xlim=(70, 165), xticks=[])
     axes[3].invert_yaxis()
     axes[3].grid(False)
-    axes[3].set_title("MNIST: nats per test image after\n150 s on two CPU cores, lower is better", fontsize=12)
+    axes[3].set_title("MNIST: nats per test image\nafter 150 s on two CPU cores", fontsize=12, loc="right")
     figure.savefig(NOTES / "overview.png", dpi=100)
 
 
