@@ -1,63 +1,119 @@
-"""The bookkeeping of evidence: claims and what was measured, loss curves of other seeds, stored benchmarks.
+"""The bookkeeping of evidence: results and their bounds, loss curves of other seeds, stored benchmarks.
 
 Models and measurements know nothing of it; notebooks write into it.
 """
 
 import json
 import math
+import operator
+import os
 import re
 import time
 
 import numpy as np
 
-from files import LabError, NoFileError, plain, read_table, shortened, write_table
+from files import DATA, LabError, NoFileError, plain, read_table, shortened, write_table
 from helpers import first_below
+from pages import show_table
 
 
 class Claims:
-    """The table of a notebook: for each claim this run's numbers, the bound they must meet, and the verdict.
+    """A notebook's results: for each of them this run's numbers, the bound they must meet, and baselines that miss it.
 
-    nbval compares bound, unit and verdict with the stored ones. This run's numbers differ between processors in their
-    last digits, so they are asserted to meet the bound and left out of the comparison (tests/sanitize.cfg).
+    nbval compares names and bounds with the stored ones. The numbers differ between processors in their last digits, so
+    they are left out of its comparison (tests/sanitize.cfg): `check` has asserted what is said of them.
 
-    asserted: False on pictures or settings that are not the note's own; a verdict that does not hold is then shown
-        rather than raised.
+    note: the name of a notebook, whose reference curves lie in data/reference/; None: there are none.
+    settings: what its numbers depend on. With other settings than those of the reference curves (a reader's own
+        picture, another size), results are shown and not asserted, and curves are not compared: `asserted` is False.
+    Raises LabError for reference curves that are there and cannot be read.
     """
 
-    def __init__(self, asserted=True):
-        self.asserted, self.rows, self._since = asserted, [], time.perf_counter()
+    def __init__(self, note=None, **settings):
+        self.rows, self._since, self._stored = [], time.perf_counter(), {}
+        self.settings, self.path = settings, DATA / "reference" / f"{note}.csv"
+        self.asserted = note is None or RECORD in os.environ
+        if not self.asserted:
+            self._stored = load_curves(self.path, self.settings)
+            self.asserted = bool(self._stored)
 
-    def check(self, claim, holds, must_be, unit, verdict, this_run):
-        """Record and print a claim; AssertionError if it does not hold.
+    def check(self, result, this_run, must_be, **baselines):
+        """Record and print a result; AssertionError if one of its numbers misses the bound, or a baseline meets it.
 
-        must_be: the bound as text, the same on every machine. this_run: the number of this run, or several (of seeds,
-            of models), None among them where there is none.
+        this_run: a number or several (of seeds, of models), each of which must meet the bound; None never does.
+        must_be: the bound, then its unit: "under 0.05 of the pixels", "at most 50 steps", "0.8 to 1.2 times", "9 runs"
+            (exactly). The words are those of BOUNDS.
+        baselines: name, with _ for a space -> number or several; each must miss the bound, else the bound says nothing.
         """
-        values = np.ravel(np.asarray(this_run, dtype=float)).tolist()  # None becomes NaN
-        values = [round(value, 6) if math.isfinite(value) else None for value in values]
-        if not holds:
-            if self.asserted:
-                raise AssertionError(f"{claim}: must be {must_be} {unit} ({verdict}), but this run: {this_run}")
-            verdict = "not on this picture"
+        meets = _bound(must_be)
+        row = {"result": result, "this run": _listed(this_run), "must be": must_be}
+        row["baseline"] = {name.replace("_", " "): _listed(values) for name, values in baselines.items()}
+        holds = bool(row["this run"]) and all(map(meets, row["this run"]))
+        wrong = [] if holds else [f"this run: {numbers(row['this run'])}"]
+        wrong += [
+            f"the baseline meets it too: {name} {numbers(values)}"
+            for name, values in row["baseline"].items()
+            if any(map(meets, values))
+        ]
+        if wrong and self.asserted:
+            raise AssertionError(f"{result}: must be {must_be}, but {'; '.join(wrong)}")
+        row["must be"] += " (not so here)" if wrong else ""
         now = time.perf_counter()
-        row = {"claim": claim, "this run": values, "must be": must_be, "unit": unit, "verdict": verdict}
         self.rows.append({**row, "seconds": round(now - self._since, 1)})
         self._since = now
-        print(f"{claim}: this run {numbers(values)}; must be {must_be} {unit} -> {verdict}")
+        result, this_run, must_be, baseline = in_words(row)
+        print(f"{result}: {this_run}; must be {must_be}" + (f"; {baseline}" if baseline else ""))
+
+    def reference(self, seeds, curves, every=1):
+        """The loss curves of other seeds, name -> (seeds, steps), after a check that this run's keep up with them.
+
+        Empty where they do not apply. `make reference` stores this run's curves instead.
+        curves: name -> a loss curve for each of `seeds`, a loss at each `every` steps.
+        """
+        if RECORD in os.environ:
+            by_seed = {name: dict(zip(seeds, losses, strict=True)) for name, losses in curves.items()}
+            save_curves(self.path, self.settings, by_seed, every)
+        elif self._stored:
+            floor, reached, flat = self.settings.get("floor", 0.0), [], []
+            for name, band in self._stored.items():
+                own = curves[name]
+                reached += [fraction_in_time(losses, band, floor=floor) for losses in own]
+                flat.append(fraction_in_time([own[0][0]] * len(own[0]), band, floor=floor))
+            self.check("loss curves: levels reached in time", reached, "at least 0.9 of them", never_falling=flat)
+        return self._stored
 
     def table(self):
         """Display the table; the exact numbers are in the output's metadata too, for `make notebooks`."""
-        from IPython.display import display
+        cells = [in_words(row) for row in self.rows]
+        show_table(("result", "this run", "must be", "baseline"), cells, metadata={"claims": self.rows})
 
-        def written(cell):
-            lines = ["| claim | this run | must be | unit | verdict |", "|---|---|---|---|---|"]
-            for row in self.rows:
-                cells = [row["claim"], numbers(row["this run"]), row["must be"], row["unit"], row["verdict"]]
-                lines.append(f"| {' | '.join(cell(str(one)) for one in cells)} |")
-            return "\n".join(lines)
 
-        kinds = {"text/markdown": written(_in_markdown), "text/plain": written(str)}
-        display(kinds, raw=True, metadata={"claims": self.rows})
+RECORD = "PIXELRNN_RECORD"  # `make reference` sets this environment variable
+BOUNDS = {"under": operator.lt, "over": operator.gt, "at most": operator.le, "at least": operator.ge, "": operator.eq}
+
+
+def _bound(text):
+    """Whether a number meets a bound such as "under 0.05 of the pixels", as a function; LabError if it is none."""
+    number = r"(-?\d[\d,]*(?:\.\d+)?)"
+    found = re.match(rf"(?:({'|'.join(filter(None, BOUNDS))}) )?{number}(?: to {number})?(?= |$)", text)
+    if not found or (found[1] and found[3]):
+        raise LabError(f'A bound is written as "under 0.05 of the pixels" or "0.8 to 1.2", not as {text!r}.')
+    low, high = (float(value.replace(",", "")) if value else None for value in found.groups()[1:])
+    if high is None:
+        return lambda value: value is not None and BOUNDS[found[1] or ""](value, low)
+    return lambda value: value is not None and low <= value <= high
+
+
+def _listed(values):
+    """A number or several as a list of floats, None for what is not there."""
+    values = np.ravel(np.asarray(values, dtype=float)).tolist()  # None becomes NaN
+    return [float(f"{value:.9g}") if math.isfinite(value) else None for value in values]
+
+
+def in_words(row):
+    """A row of a table of results as text: result, this run, must be, baseline."""
+    baselines = [f"{name} {numbers(values)}" for name, values in row["baseline"].items()]
+    return row["result"], numbers(row["this run"]), row["must be"], "; ".join(baselines)
 
 
 def numbers(values):
@@ -69,17 +125,6 @@ def numbers(values):
     if len(shown) <= 3 or not known:
         return ", ".join(shown)
     return f"{numbers([min(known)])} to {numbers([max(known)])}"
-
-
-def _in_markdown(text):
-    """Markdown, for a cell of a table too, that shows `text` letter by letter.
-
-    What would be markup becomes an element of its own with the letter's number: neither Markdown nor MathJax, which
-    looks for formulas in the page that Markdown has become, reads on across it. An underscore within a word is none.
-    """
-    markup = r"[\\`*|~<>&$]|(?<![^\W_])_|_(?![^\W_])|\](?=\()"
-    text = re.sub(markup, lambda letter: f"<span>&#{ord(letter[0])};</span>", text)
-    return text.replace("\n", "<br>")
 
 
 def save_curves(path, settings, curves, every=1):

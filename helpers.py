@@ -33,7 +33,7 @@ import devices
 import muon
 from files import LabError, choice, number, whole
 from joint import JointHead
-from labels import as_it_stands, legend
+from labels import COLORS, as_it_stands, color_of, label_ends
 from photos import open_picture
 
 # scikit-image imports pooch, and pooch a progress bar that asks, in a notebook, for widgets which nothing here uses.
@@ -813,8 +813,6 @@ def first_below(steps, values, threshold):
 # Pictures
 # ======================================================================================================================
 
-# Okabe and Ito's palette, distinguished by colour-blind readers too.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 plt.rcParams.update({"figure.dpi": 110, "font.size": 10, "axes.grid": True, "grid.alpha": 0.3, "image.cmap": "cividis"})
 plt.rcParams.update({"axes.prop_cycle": plt.cycler(color=COLORS), "axes.spines.top": False, "axes.spines.right": False})
 
@@ -848,24 +846,23 @@ def difference(picture, original):
 
 
 def plot_losses(ax, curves, reference=None, x=None, every=1):
-    """Loss curves, name -> one losses array or a list of them, over the reference bands of the same names.
+    """Loss curves, name -> one losses array or a list of them, over the bands of the reference seeds.
 
     every: training steps between two losses.
     x: name -> what the horizontal axis shows for each of the losses (default: training steps).
     """
-    names = {}
+    lines, used = {}, []
     for color, (name, losses) in zip(itertools.cycle(COLORS), curves.items(), strict=False):
+        used.append(color := color_of(name, color))
+        style = ("-", "--", ":")[(used.count(color) - 1) % 3]  # variants of one model
         if reference and name in reference:
             band = reference[name]
-            label = f"{name}: reference, {len(band)} seeds"
-            across = every * np.arange(band.shape[1])
-            names[label] = ax.fill_between(across, band.min(0), band.max(0), color=color, alpha=0.2, label=label)
+            ax.fill_between(every * np.arange(band.shape[1]), band.min(0), band.max(0), color=color, alpha=0.2)
         for run, one in enumerate(np.atleast_2d(losses)):
             across = every * np.arange(len(one)) if x is None else np.atleast_2d(x[name])[run]
-            (line,) = ax.plot(across, one, color=color, linewidth=1, label=name if run == 0 else None)
-            names.setdefault(name, line)
+            (lines[name],) = ax.plot(across, one, style, color=color, linewidth=1)
     ax.set(yscale="log", xlabel="training step")
-    legend(ax, names, fontsize=8)
+    label_ends(ax, lines)
 
 
 def mosaic(pictures, columns):

@@ -50,3 +50,41 @@ def legend(ax, names, **options):
         text.set(**as_it_stands(name))
     box.set_in_layout(False)
     return box
+
+
+# Okabe and Ito's palette, distinguished by colour-blind readers too.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# The same model has the same colour in all notes; what is measured without training is grey. Told by how a name begins.
+MODELS = {
+    "categorical": "#0072B2",
+    "regression": "#D55E00",
+    "seq2seq": "#0072B2",
+    "seq2vec": "#CC79A7",
+    "article": "#0072B2",
+    "joint": "#009E73",
+    "clean": "#0072B2",
+    "noisy": "#E69F00",
+    "untrained": "#777777",
+    "copying": "#777777",
+}
+
+
+def color_of(name, default=COLORS[0]):
+    """The colour of a model in every plot of the series, by how its name begins; `default` for another name."""
+    return next((color for begin, color in MODELS.items() if name.startswith(begin)), default)
+
+
+def label_ends(ax, lines, fontsize=8):
+    """Name lines at their right ends, name -> a Line2D, in place of a legend; names too close are moved apart."""
+    ax.figure.canvas.draw()  # only then are the limits final
+    height = 1.5 * fontsize * ax.figure.dpi / 72 / ax.bbox.height  # of a name, as a fraction of the axes
+    to_axes = ax.transData + ax.transAxes.inverted()
+    ends = {name: to_axes.transform((line.get_xdata()[-1], line.get_ydata()[-1]))[1] for name, line in lines.items()}
+    ends = dict(sorted(ends.items(), key=lambda one: one[1]))
+    places = list(np.clip(np.nan_to_num(list(ends.values())), 0, 1))
+    for upper in range(1, len(places)):
+        places[upper] = max(places[upper], places[upper - 1] + height)
+    places = np.array(places) - max(0, places[-1] - 1) if places else places  # none above the axes
+    for name, place in zip(ends, places, strict=True):
+        text = ax.text(1.02, place, "", transform=ax.transAxes, va="center", fontsize=fontsize)
+        text.set(color=lines[name].get_color(), **as_it_stands(name))

@@ -314,7 +314,7 @@ def picture(image):
 
 
 def run(notebooks, image):
-    """Run the series into build/ and print what was claimed and measured. Returns how many notebooks failed."""
+    """Run the series into build/ and print their results. Returns how many notebooks failed."""
     parameters = {} if image is None else {"IMAGE": picture(image)}
     make_build()
     runs = []
@@ -330,6 +330,7 @@ def run(notebooks, image):
         write_page_and_plots(run.notebook, run.path.stem)
 
     execute(runs, keep)
+    print()
     print_table([(run.path.stem[:2], row) for run in runs if run.ended for row in claims_of(run.notebook)])
     if any(run.ended for run in runs):
         print(f"\nExecuted notebooks, pages and plots are in {BUILD.name}/.")
@@ -337,27 +338,23 @@ def run(notebooks, image):
 
 
 def print_table(rows):
-    """Each claim with this run's numbers, the bound they must meet, the verdict, and the seconds it took."""
+    """Each result with this run's numbers, the bound they must meet, the baselines, and the seconds it took."""
     import evidence  # only here, as above
 
-    head = ("note", "claim", "this run", "must be", "unit", "verdict", "seconds")
-    lines = [(note, *(str(row[key]) for key in head[1:])) for note, row in rows]
-    lines = [
-        (*line[:2], evidence.numbers(row["this run"]), *line[3:]) for line, (_, row) in zip(lines, rows, strict=True)
-    ]
-    widths = [max(len(line[column]) for line in [head, *lines]) for column in range(len(head))]
-    form = "  ".join(f"{{:<{width}}}" for width in widths)
-    print("\n" + form.format(*head).rstrip())
-    print("  ".join("-" * width for width in widths))
+    lines = [("note", "result", "this run", "must be", "baseline", "seconds")]
+    for note, row in rows:
+        lines.append((note, *evidence.in_words(row), str(row["seconds"])))
+    lines.insert(1, tuple("-" * max(map(len, column)) for column in zip(*lines, strict=True)))
     for line in lines:
-        print(form.format(*line).rstrip())
+        print("  ".join(f"{cell:<{len(rule)}}" for cell, rule in zip(line, lines[1], strict=True)).rstrip())
 
 
 def reference(notebooks):
     """Regenerate the stored loss curves: each notebook, its own recipe, five seeds that it does not use itself."""
     make_build()
     runs = planned(notebooks)
-    set_parameters(runs, {"SEEDS": REFERENCE_SEEDS, "RECORD": True})
+    set_parameters(runs, {"SEEDS": REFERENCE_SEEDS})
+    os.environ["PIXELRNN_RECORD"] = "1"  # evidence.RECORD, for the kernels
     execute(runs, lambda run: write(run.notebook, BUILD / f"reference_{run.path.name}"))
     return conclude(runs)
 
