@@ -813,9 +813,6 @@ def first_below(steps, values, threshold):
 # Pictures
 # ======================================================================================================================
 
-plt.rcParams.update({"figure.dpi": 110, "font.size": 10, "axes.grid": True, "grid.alpha": 0.3, "image.cmap": "cividis"})
-plt.rcParams.update({"axes.prop_cycle": plt.cycler(color=COLORS), "axes.spines.top": False, "axes.spines.right": False})
-
 
 def as_picture(batch, shape):
     """The first sequence of a batch in [0, 1] as a picture to look at: uint8 of `shape` (rows, columns, channels)."""
@@ -892,10 +889,14 @@ def filmstrip(batch, shape, count=6, title="", unit="steps"):
 
 
 def animated_png(batch, shape, count=32, scale=4, seconds=3.0, columns=1):
-    """The same as an animated PNG (bytes): `count` frames in `seconds`, then the finished picture for a second."""
+    """The same as an animated PNG (bytes): `count` frames in `seconds`, then the finished picture for a second.
+
+    A page that shows no animations shows the finished picture.
+    """
     images = [Image.fromarray(frame) for frame in frames(batch, shape, count, columns).values()]
     images = [i.resize((i.width * scale, i.height * scale), Image.Resampling.NEAREST) for i in images]
     durations = [int(1000 * seconds / len(images))] * (len(images) - 1) + [1000]
     file = io.BytesIO()
-    images[0].save(file, "PNG", save_all=True, append_images=images[1:], duration=durations, loop=0)
+    still = images[-1]  # default_image: it is not one of the frames
+    still.save(file, "PNG", save_all=True, append_images=images, default_image=True, duration=durations, loop=0)
     return file.getvalue()

@@ -1,4 +1,5 @@
-"""Names that people give their pictures, shown in plots letter by letter, whatever letters they are."""
+"""The look of the plots: their style, the colour and name of each model, and the names that people give their pictures,
+shown letter by letter, whatever letters they are."""
 
 import itertools
 import warnings
@@ -54,6 +55,8 @@ def legend(ax, names, **options):
 
 # Okabe and Ito's palette, distinguished by colour-blind readers too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+plt.rcParams.update({"figure.dpi": 110, "font.size": 10, "axes.grid": True, "grid.alpha": 0.3, "image.cmap": "cividis"})
+plt.rcParams.update({"axes.prop_cycle": plt.cycler(color=COLORS), "axes.spines.top": False, "axes.spines.right": False})
 # The same model has the same colour in all notes; what is measured without training is grey. Told by how a name begins.
 MODELS = {
     "categorical": "#0072B2",
@@ -75,7 +78,10 @@ def color_of(name, default=COLORS[0]):
 
 
 def label_ends(ax, lines, fontsize=8):
-    """Name lines at their right ends, name -> a Line2D, in place of a legend; names too close are moved apart."""
+    """Name lines at their right ends, name -> a Line2D, in place of a legend; names too close are moved apart.
+
+    A very long name takes no room from the axes.
+    """
     ax.figure.canvas.draw()  # only then are the limits final
     height = 1.5 * fontsize * ax.figure.dpi / 72 / ax.bbox.height  # of a name, as a fraction of the axes
     to_axes = ax.transData + ax.transAxes.inverted()
@@ -87,4 +93,4 @@ def label_ends(ax, lines, fontsize=8):
     places = np.array(places) - max(0, places[-1] - 1) if places else places  # none above the axes
     for name, place in zip(ends, places, strict=True):
         text = ax.text(1.02, place, "", transform=ax.transAxes, va="center", fontsize=fontsize)
-        text.set(color=lines[name].get_color(), **as_it_stands(name))
+        text.set(color=lines[name].get_color(), in_layout=len(str(name)) < 40, **as_it_stands(name))

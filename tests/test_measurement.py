@@ -1,5 +1,6 @@
 """Every measure agrees with a computation by hand, and gives a model that has learnt nothing a bad mark."""
 
+import base64
 import html
 import itertools
 import math
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import IPython.display
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from hypothesis import strategies as st
 import evidence
 import files
 import helpers
+import pages
 
 WIDTH, STEPS, WINDOW = 2, 6, 3  # as in conftest.py
 
@@ -361,39 +364,72 @@ def test_benchmark_is_loaded_with_its_protocol(tmp_path):
     }
 
 
-# Claims
+# Results and their bounds
 
 
-def test_claim_that_holds_is_printed_and_recorded(capsys):
+def test_a_result_that_meets_its_bound_is_printed_and_recorded(capsys):
     claims = evidence.Claims()
-    claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", this_run=[0.12345678, 1])
-    assert capsys.readouterr().out == "Loss falls: this run 0.1235, 1; must be below 0.2 nats -> confirmed\n"
+    claims.check("Loss falls", [0.12345678901, 0.1], "under 0.2 nats", untrained=[0.7, 0.8], copying_above=1)
+    printed = "Loss falls: 0.1235, 0.1; must be under 0.2 nats; untrained 0.7, 0.8; copying above 1\n"
+    assert capsys.readouterr().out == printed
     (row,) = claims.rows
     assert row.pop("seconds") >= 0
     assert row == {
-        "claim": "Loss falls",
-        "this run": [0.123457, 1.0],
-        "must be": "below 0.2",
-        "unit": "nats",
-        "verdict": "confirmed",
+        "result": "Loss falls",
+        "this run": [0.123456789, 0.1],
+        "must be": "under 0.2 nats",
+        "baseline": {"untrained": [0.7, 0.8], "copying above": [1.0]},
     }
 
 
-@pytest.mark.parametrize("holds", [False, np.False_])
-def test_claim_that_fails_is_raised(holds):
-    with pytest.raises(AssertionError, match=r"Loss falls: must be below 0.2 nats .*confirmed.* but this run: 0.7"):
-        evidence.Claims().check("Loss falls", holds, "below 0.2", "nats", "confirmed", this_run=0.7)
+@pytest.mark.parametrize(
+    ("bound", "meets", "misses"),
+    [
+        ("under 0.5 of the pixels", 0.49, 0.5),
+        ("over 0.5", 0.51, 0.5),
+        ("at most 50 steps", 50, 51),
+        ("at least 4 pictures", 4, 3),
+        ("0.8 to 1.2 times", 0.8, 1.21),
+        ("0.8 to 1.2 times", 1.2, 0.79),
+        ("-1 to 1 nats", -1, -1.1),
+        ("9 of 9 runs", 9, 8),
+        ("1", 1, 0.999999),
+        ("under 1,000 nats", 999, 1000),
+    ],
+)
+def test_a_bound_is_what_its_words_say(bound, meets, misses):
+    claims = evidence.Claims()
+    claims.check("it", [meets, meets], bound)
+    claims.check("it", meets, bound, baseline=misses)
+    for values in ([misses], [meets, misses], [meets, None], [np.nan], [np.inf], []):
+        with pytest.raises(AssertionError, match=f"it: must be {bound}, but this run"):
+            claims.check("it", values, bound)
 
 
-def test_claim_that_fails_where_nothing_is_asserted_is_said(capsys):
-    claims = evidence.Claims(asserted=False)
-    claims.check("Loss falls", False, "below 0.2", "nats", "confirmed", this_run=0.7)
-    claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", this_run=0.1)
+def test_a_baseline_that_meets_the_bound_is_raised():
+    """What an untrained model passes is no check."""
+    with pytest.raises(AssertionError, match=r"the baseline meets it too: not trained 0.4, 0.6"):
+        evidence.Claims().check("right", 0.7, "over 0.5 of the pixels", not_trained=[0.4, 0.6])
+
+
+@pytest.mark.parametrize("bound", ["", "fast", "below 5", "under", "over 1 to 2", "5%", "1.2.3", "under five"])
+def test_a_bound_that_cannot_be_read_is_told(bound):
+    with pytest.raises(files.LabError, match="A bound is written as"):
+        evidence.Claims().check("it", 1, bound)
+
+
+def test_what_misses_its_bound_where_nothing_is_asserted_is_said(capsys):
+    claims = evidence.Claims()
+    claims.asserted = False
+    claims.check("Loss falls", 0.7, "under 0.2 nats")
+    claims.check("Loss falls", 0.1, "under 0.2 nats", untrained=0.1)
+    claims.check("Loss falls", 0.1, "under 0.2 nats")
     assert capsys.readouterr().out.splitlines() == [
-        "Loss falls: this run 0.7; must be below 0.2 nats -> not on this picture",
-        "Loss falls: this run 0.1; must be below 0.2 nats -> confirmed",
+        "Loss falls: 0.7; must be under 0.2 nats (not so here)",
+        "Loss falls: 0.1; must be under 0.2 nats (not so here); untrained 0.1",
+        "Loss falls: 0.1; must be under 0.2 nats",
     ]
-    assert [row["this run"] for row in claims.rows] == [[0.7], [0.1]]
+    assert [row["this run"] for row in claims.rows] == [[0.7], [0.1], [0.1]]
 
 
 @pytest.mark.parametrize(
@@ -409,8 +445,9 @@ def test_claim_that_fails_where_nothing_is_asserted_is_said(capsys):
     ],
 )
 def test_a_number_that_is_missing_is_kept_as_null(this_run, kept):
-    claims = evidence.Claims(asserted=False)
-    claims.check("Smallest that restores", False, "63", "units", "a step", this_run)
+    claims = evidence.Claims()
+    claims.asserted = False
+    claims.check("Smallest that restores", this_run, "63 units")
     assert claims.rows[-1]["this run"] == kept
 
 
@@ -430,6 +467,44 @@ def test_numbers_of_a_run_as_text(values, text):
     assert evidence.numbers(values) == text
 
 
+@pytest.fixture
+def reference(tmp_path, monkeypatch):
+    """A note's reference curves, of five seeds that fall to 0.1 within some 40 steps."""
+    monkeypatch.setattr(evidence, "DATA", tmp_path)
+    (tmp_path / "reference").mkdir()
+    curves = {seed: np.exp(-np.arange(40) / (8 + seed / 10)) + 0.1 for seed in range(5)}
+    path = tmp_path / "reference" / "01_note.csv"
+    evidence.save_curves(path, {"size": 8}, {"a model": curves})
+    return [curves[0], curves[3]], path
+
+
+def test_a_note_with_its_own_settings_is_asserted_and_compared(reference, capsys):
+    curves, _ = reference
+    claims = evidence.Claims("01_note", size=8)
+    assert claims.asserted
+    assert claims.reference([0, 3], {"a model": curves})["a model"].shape == (5, 40)
+    (row,) = claims.rows
+    assert row["this run"] == [1, 1] and row["baseline"]["never falling"][0] < 0.5
+    with pytest.raises(AssertionError, match="levels reached in time"):
+        claims.reference([0, 3], {"a model": [curves[0], np.ones(40)]})
+
+
+def test_a_note_with_other_settings_is_neither(reference, capsys):
+    curves, _ = reference
+    claims = evidence.Claims("01_note", size=9)
+    assert "Not compared with the reference curves: size is 9, not 8." in capsys.readouterr().out
+    assert not claims.asserted and claims.reference([0, 3], {"a model": curves}) == {} and claims.rows == []
+
+
+def test_make_reference_stores_the_curves_of_the_run(reference, monkeypatch):
+    curves, path = reference
+    path.unlink()
+    monkeypatch.setenv(evidence.RECORD, "1")
+    claims = evidence.Claims("01_note", size=9)
+    assert claims.asserted and claims.reference([0, 3], {"a model": curves}, every=2) == {}
+    assert evidence.load_curves(path, {"size": 9})["a model"] == pytest.approx(np.array(curves), rel=1e-3)
+
+
 def table_of(claims, monkeypatch):
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append(data))
@@ -446,37 +521,59 @@ def test_table_shows_a_name_letter_by_letter(monkeypatch, name):
     from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
     claims = evidence.Claims()
-    claims.check(name, True, name, "unit", "verdict", 0.5)
+    claims.check(name, 0.5, f"under 1 {name}", other=2)
     table = table_of(claims, monkeypatch)
     cells = re.findall(r"<td[^>]*>(.*?)</td>", markdown2html_mistune(table["text/markdown"]))
-    assert [html.unescape(re.sub(r"</?span>", "", cell)) for cell in cells] == [name, "0.5", name, "unit", "verdict"]
+    assert [html.unescape(re.sub(r"</?span>", "", cell)) for cell in cells] == [
+        name,
+        "0.5",
+        f"under 1 {name}",
+        "other 2",
+    ]
     # MathJax reads the page once it is one: a formula's border stands in an element of its own
     assert not re.search(r"[^>]\$|\\[(\[]", html.unescape("".join(cells)))
-    assert f"| {name} | 0.5 | {name} |" in table["text/plain"]
+    assert f"| {name} | 0.5 | under 1 {name} |" in table["text/plain"]
 
 
 def test_table_keeps_a_name_of_two_lines_in_one_row(monkeypatch):
     claims = evidence.Claims()
-    claims.check("one\ntwo", True, "1", "unit", "verdict", 1)
-    assert table_of(claims, monkeypatch)["text/markdown"].splitlines()[2:] == [
-        "| one<br>two | 1 | 1 | unit | verdict |"
-    ]
+    claims.check("one\ntwo", 1, "1")
+    assert table_of(claims, monkeypatch)["text/markdown"].splitlines()[2:] == ["| one<br>two | 1 | 1 |  |"]
 
 
-def test_table_shows_the_claims_and_keeps_numbers_in_the_metadata(monkeypatch):
+def test_table_shows_the_results_and_keeps_numbers_in_the_metadata(monkeypatch):
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append((data, options)))
     claims = evidence.Claims()
-    claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", this_run=0.123)
-    claims.check("Bits are exact", True, "1.0", "of bits", "confirmed", [1.0] * 4)
+    claims.check("Loss falls", 0.123, "under 0.2 nats", untrained=[1, 2])
+    claims.check("Bits are exact", [1.0] * 4, "1 of the bits")
     claims.table()
     ((data, options),) = shown
     assert data["text/markdown"] == data["text/plain"]
     assert data["text/markdown"].splitlines() == [
-        "| claim | this run | must be | unit | verdict |",
-        "|---|---|---|---|---|",
-        "| Loss falls | 0.123 | below 0.2 | nats | confirmed |",
-        "| Bits are exact | 1 | 1.0 | of bits | confirmed |",
+        "| result | this run | must be | baseline |",
+        "| --- | --- | --- | --- |",
+        "| Loss falls | 0.123 | under 0.2 nats | untrained 1, 2 |",
+        "| Bits are exact | 1 | 1 of the bits |  |",
     ]
     assert options == {"raw": True, "metadata": {"claims": claims.rows}}
-    assert [row["this run"] for row in options["metadata"]["claims"]] == [[0.123], [1.0] * 4]
+
+
+def test_code_is_shown_as_it_stands_in_its_module_without_its_docstring(monkeypatch):
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append(data))
+    pages.show_code(helpers.GenModel.features, helpers.first_below)
+    (data,) = shown
+    assert data["text/markdown"] == f"```python\n{data['text/plain']}\n```"
+    assert data["text/plain"].startswith("def features(self, inputs):\n    ") and '"""' not in data["text/plain"]
+    assert "\n\ndef first_below(steps, values, threshold):\n    below =" in data["text/plain"]
+
+
+def test_a_figure_is_shown_with_alternative_text(monkeypatch):
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append((data, options["metadata"])))
+    plt.plot([1, 2])
+    pages.show_figure("a line that rises")
+    ((data, metadata),) = shown
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG") and not plt.get_fignums()
+    assert data["text/plain"] == "a line that rises" and metadata == {"image/png": {"alt": "a line that rises"}}

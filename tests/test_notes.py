@@ -18,15 +18,13 @@ def rows_of(text):
     """The body rows of the Markdown tables whose head is that of a results table, cells stripped."""
     rows = re.findall(r"^\|(.+)\|\s*$", text, flags=re.M)
     rows = [tuple(cell.strip() for cell in row.split("|")) for row in rows]
-    return [row for row in rows if not set(row[0]) <= {"-", ":"} and row[0] not in ("claim", "note")]
+    return [row for row in rows if not set(row[0]) <= {"-", ":"} and row[0] not in ("result", "note")]
 
 
 def measured(path):
     """The rows of a notebook's stored table of claims, which nbval compares with those of a new run."""
     cells = nbformat.read(path, as_version=4).cells
-    tables = [
-        o.data["text/markdown"] for c in cells for o in c.get("outputs", ()) if "text/markdown" in o.get("data", {})
-    ]
+    tables = [o.data["text/markdown"] for c in cells for o in c.get("outputs", ()) if "claims" in o.get("metadata", {})]
     return rows_of("\n".join(tables))
 
 

@@ -1,6 +1,7 @@
 """What is drawn is what was given: the arrays behind each plot, and the frames of an animation."""
 
 import io
+import itertools
 import subprocess
 import sys
 import warnings
@@ -114,12 +115,27 @@ def test_dollars_in_a_name_are_drawn_as_dollars():
 
 @pytest.mark.parametrize("layout", ["constrained", "tight"])
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_a_curve_stands_in_the_legend_under_its_very_name(name, layout):
+def test_a_curve_has_its_very_name_at_its_end(name, layout):
     figure, ax = plt.subplots(layout=layout)
     helpers.plot_losses(ax, {name: [[1.0, 0.5], [1.0, 0.4]], "other": [2.0, 1.0]}, {name: np.ones((3, 2))})
     drawn(figure)
-    names = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert names == [f"{name}: reference, 3 seeds", name, "other"]
+    assert {text.get_text() for text in ax.texts} == {name, "other"}
+
+
+def test_names_at_line_ends_do_not_overlap_and_stay_within_the_height_of_the_axes():
+    _, ax = plt.subplots(figsize=(4, 2))
+    lines = {f"line {number}": ax.plot([0, 1], [0, 1 + number / 1000])[0] for number in range(6)}
+    labels.label_ends(ax, lines)
+    boxes = [text.get_window_extent() for text in sorted(ax.texts, key=lambda text: text.get_position()[1])]
+    assert all(low.y1 <= high.y0 for low, high in itertools.pairwise(boxes))
+    assert boxes[-1].y1 <= ax.bbox.y1 + boxes[-1].height and all(box.x0 > ax.bbox.x1 for box in boxes)
+    assert [text.get_color() for text in ax.texts] == [line.get_color() for line in lines.values()]
+
+
+def test_a_model_has_one_colour_whatever_variant_of_it():
+    assert labels.color_of("categorical, no norm") == labels.color_of("categorical, batch norm")
+    assert labels.color_of("categorical") != labels.color_of("regression")
+    assert labels.color_of("another", "red") == "red"
 
 
 def test_letters_that_no_font_has_and_bytes_that_are_no_letters_are_drawn_without_a_word():
@@ -167,7 +183,7 @@ def test_plot_losses_draws_every_seed_under_one_name():
     helpers.plot_losses(ax, {"one": [3.0, 2.0, 1.0], "two": [[9.0, 8.0], [7.0, 6.0]]})
     assert [list(line.get_ydata()) for line in ax.lines] == [[3, 2, 1], [9, 8], [7, 6]]
     assert [list(line.get_xdata()) for line in ax.lines] == [[0, 1, 2], [0, 1], [0, 1]]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "two"]
+    assert sorted(text.get_text() for text in ax.texts) == ["one", "two"]
     assert ax.get_yscale() == "log"
     assert len({line.get_color() for line in ax.lines}) == 2
 
@@ -186,7 +202,6 @@ def test_plot_losses_draws_the_band_of_the_same_name():
     (band,) = [artist for artist in ax.collections if isinstance(artist, PolyCollection)]
     corners = {tuple(corner) for corner in band.get_paths()[0].vertices}
     assert corners == {(0, 1), (1, 2), (2, 3), (0, 4), (1, 5), (2, 6)}
-    assert band.get_label() == "one: reference, 2 seeds"
     assert band.get_facecolor()[0, :3].tolist() == list(plt.matplotlib.colors.to_rgb(ax.lines[1].get_color()))
 
 
@@ -236,11 +251,12 @@ def test_animated_png(picture, step):
     data = helpers.animated_png(batch_of(picture, step), picture.shape, count=4, scale=3, seconds=2.0)
     assert data.startswith(b"\x89PNG") and b"acTL" in data  # the chunk that makes a PNG an animated one
     image = Image.open(io.BytesIO(data))
-    assert image.n_frames == 4
+    assert image.n_frames == 1 + 4  # Pillow counts the still picture
+    assert (np.asarray(image.convert("RGB"))[::3, ::3] == in_rgb(picture)).all()  # where nothing moves
     assert image.size == (3 * COLUMNS, 3 * ROWS)
     durations = []
     for number, frame in enumerate(helpers.frames(batch_of(picture, step), picture.shape, 4).values()):
-        image.seek(number)
+        image.seek(1 + number)
         durations.append(image.info["duration"])
         assert (np.asarray(image.convert("RGB")) == np.kron(frame, np.ones((3, 3, 1), np.uint8))).all()
     assert durations == [500, 500, 500, 1000]
