@@ -5,6 +5,7 @@ PIP_ARGS ?=
 NB ?=
 IMAGE ?=
 BENCH ?=
+OWNER ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -13,11 +14,12 @@ READY := .venv/.ready
 override NB := $(value NB)
 override IMAGE := $(value IMAGE)
 override BENCH := $(value BENCH)
-export NB IMAGE BENCH
+override OWNER := $(value OWNER)
+export NB IMAGE BENCH OWNER
 # What would change a notebook or its checks; tools/series.py says the same to those without make.
 unexport MPLBACKEND PYTHONDEVMODE PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS
 
-.PHONY: notebooks test portability links lab reference bench stored lint clean setup
+.PHONY: notebooks test portability links check-links lab reference bench stored lint clean setup
 
 notebooks: $(READY)
 	@$(BIN)/python tools/series.py run --notebook="$$NB" --image="$$IMAGE"
@@ -29,8 +31,12 @@ test: $(READY)
 portability: $(READY)
 	@$(BIN)/python -m pytest -n 1 -m portability tests/test_portability.py
 
-# Whether the pages that README, notes and notebooks point to still answer; `make test` checks all other links.
+# Badges for Colab and Binder, and the address to clone: make links OWNER=name/repository
 links: $(READY)
+	@$(BIN)/python tools/links.py "$$OWNER"
+
+# Whether the pages that README, notes and notebooks point to still answer; `make test` checks all other links.
+check-links: $(READY)
 	@$(BIN)/python -m pytest -n 0 -m network tests/test_links.py
 
 # Each tool by its module: the launchers in .venv/bin keep the path that this folder had when they were installed.
@@ -41,7 +47,7 @@ lab: $(READY)
 reference: $(READY)
 	@$(BIN)/python tools/series.py reference --notebook="$$NB"
 
-# The race: nats after some seconds, e.g. BENCH="--model joint --seconds 900"; PIXELRNN_MNIST says where MNIST is.
+# The benchmark: nats after some seconds, e.g. BENCH="--model joint --seconds 900"; PIXELRNN_MNIST says where MNIST is.
 bench: $(READY)
 	@$(BIN)/python -c 'import os, shlex, sys; os.execv(sys.executable, [sys.executable, "tools/bench.py", *shlex.split(os.environ["BENCH"])])'
 

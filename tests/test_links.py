@@ -2,12 +2,14 @@
 
 import os
 import re
+import shutil
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import links as tool
 import mistune
 import nbformat
 import pytest
@@ -136,6 +138,56 @@ def test_links_that_lead_nowhere_are_found():
         "file:///etc/hosts",
     ):
         assert wrong(link, page), link
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A copy of README and notebooks, and what stands in it."""
+    shutil.copy(ROOT / "README.md", tmp_path)
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    return tmp_path, lambda: {path.name: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.*")}
+
+
+def test_links_to_where_the_project_is_published_are_put_replaced_and_taken_away(published):
+    root, texts = published
+    tool.main("", root)
+    plain = texts()
+    for owner in ("someone/pixelrnn", "another-one/series.2"):
+        tool.main(owner, root)
+        for name, text in texts().items():
+            path = f"notebooks/{name}" if name != "README.md" else "notebooks/01_grayscale_first_try.ipynb"
+            assert text.count(f"https://colab.research.google.com/github/{owner}/blob/main/{path}") == 1, name
+            assert text.count(f"https://mybinder.org/v2/gh/{owner}/main?labpath={path}") == 1, name
+            assert text.count(f"git clone --quiet --depth 1 https://github.com/{owner} series") == (name != "README.md")
+        assert f"git clone https://github.com/{owner} && cd {owner.split('/')[1]}" in texts()["README.md"]
+    tool.main("", root)
+    assert texts() == plain
+
+
+def test_a_notebook_fetches_its_modules_on_colab_alone(published, monkeypatch):
+    root, _ = published
+    tool.main("someone/pixelrnn", root)
+    notebook = nbformat.read(root / "notebooks" / "01_grayscale_first_try.ipynb", as_version=4)
+    source = next(cell.source for cell in notebook.cells if cell.cell_type == "code").split("\n\nimport sys")[0]
+    asked = []
+    monkeypatch.setattr(os, "system", asked.append)
+    monkeypatch.setattr(os, "chdir", asked.append)
+    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
+    exec(source)
+    assert asked == []
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "1")
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
+    exec(source)
+    assert asked == ["git clone --quiet --depth 1 https://github.com/someone/pixelrnn series", "series/notebooks"]
+
+
+@pytest.mark.parametrize("owner", ["pixelrnn", "a/b/c", "https://github.com/a/b", "a b/c", "$(x)/y"])
+def test_a_name_that_is_no_repository_is_told_and_changes_nothing(owner, published):
+    root, texts = published
+    before = texts()
+    with pytest.raises(SystemExit, match="OWNER is the name of a GitHub repository"):
+        tool.main(owner, root)
+    assert texts() == before
 
 
 def answer(link):

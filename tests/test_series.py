@@ -21,8 +21,9 @@ import evidence
 claims = evidence.Claims()
 claims.check("sum", 2 + 2, "{four} things", zero=0)
 claims.table()
+import pages
 fig, ax = plt.subplots()
-plt.show()"""
+pages.show_figure('axes, "empty"')"""
 
 ROW = """from IPython.display import display
 row = {{"result": {claim!r}, "this run": [4.0], "must be": "4 things", "baseline": {{"zero": [0]}}, "seconds": 0.1}}
@@ -65,7 +66,8 @@ def test_leaves_notebook_page_and_plots_and_prints_the_table(folders, capsys):
     assert series.run(series.chosen(""), None) == 0
     printed = capsys.readouterr().out
     assert "this run" in printed and re.search(r"\n01 +sum +4 +4 things +zero 0 +\d", printed)
-    assert (series.BUILD / "01_sums.html").stat().st_size > 1000
+    page = (series.BUILD / "01_sums.html").read_text(encoding="utf-8")
+    assert len(page) > 1000 and 'alt="axes, &quot;empty&quot;"' in page and "No description" not in page
     assert (series.BUILD / "plots" / "01_sums" / "the-sum.png").is_file()
     assert series.claims_of(nbformat.read(series.BUILD / "01_sums.ipynb", as_version=4))[0]["this run"] == [4.0]
     assert (series.NOTEBOOKS / "01_sums.ipynb").read_bytes() == before

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import html
 import logging
 import os
 import re
@@ -113,10 +114,13 @@ def set_parameters(runs, parameters):
         run.notebook.cells.insert(parameters_cell(run.notebook) + 1, cell)
 
 
+def outputs_of(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", ())]
+
+
 def claims_of(notebook):
     """The rows of a notebook's table of claims, with the exact numbers of that run."""
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    return [row for output in outputs for row in output.get("metadata", {}).get("claims", ())]
+    return [row for output in outputs_of(notebook) for row in output.get("metadata", {}).get("claims", ())]
 
 
 # --- Running them -----------------------------------------------------------------------------------------------------
@@ -287,6 +291,9 @@ def write(notebook, path):
 def write_page_and_plots(notebook, stem):
     """An HTML page of an executed notebook, and each of its figures under the id of the cell that drew it."""
     page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": stem}})
+    # The exporter says of every figure that it has no description, where pages.show_figure has given it one.
+    said = iter([o.metadata["image/png"]["alt"] for o in outputs_of(notebook) if "image/png" in o.get("metadata", {})])
+    page = re.sub(r'alt="No description[^"]*"', lambda none: f'alt="{html.escape(next(said, ""))}"', page)
     (BUILD / f"{stem}.html").write_text(page, encoding="utf-8")
     plots = BUILD / "plots" / stem
     shutil.rmtree(plots, ignore_errors=True)
