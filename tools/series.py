@@ -292,7 +292,8 @@ def write_page_and_plots(notebook, stem):
     """An HTML page of an executed notebook, and each of its figures under the id of the cell that drew it."""
     page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": stem}})
     # The exporter says of every figure that it has no description, where pages.show_figure has given it one.
-    said = iter([o.metadata["image/png"]["alt"] for o in outputs_of(notebook) if "image/png" in o.get("metadata", {})])
+    shown = [output.get("metadata", {}) for output in outputs_of(notebook) if "image/png" in output.get("data", {})]
+    said = iter([metadata.get("image/png", {}).get("alt", "") for metadata in shown])
     page = re.sub(r'alt="No description[^"]*"', lambda none: f'alt="{html.escape(next(said, ""))}"', page)
     (BUILD / f"{stem}.html").write_text(page, encoding="utf-8")
     plots = BUILD / "plots" / stem
