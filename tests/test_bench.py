@@ -11,7 +11,9 @@ import devices
 import evidence
 import files
 import helpers
+import orders
 import recipes
+import saving
 
 
 @pytest.fixture
@@ -97,6 +99,38 @@ def test_members_are_averaged_and_said_who_trained_how_long(place):
     assert protocol["command"].endswith(f"--average {weights[0].name} {weights[1].name} --device cpu")
 
 
+def test_members_of_several_orders_are_mixed_and_kept(place):
+    bench.main([*MEMBERS, "--seeds", "0", "1"])
+    bench.main([*MEMBERS, "--seeds", "0", "--order", "3"])
+    names = ["member0", "member1", "order3_member0"]
+    weights = [place / "build" / f"digits_joint_4_fixed_0.05s_{name}.safetensors" for name in names]
+    bench.main(["--average", *map(str, weights), "--device", "cpu"])
+    path = place / "build" / "digits_joint_4_fixed_0.05s_members0-1-0o3.csv"
+    protocol, table = evidence.load_benchmark(path)
+    assert [(member["order"], member["seed"]) for member in protocol["members"]] == [(0, 0), (0, 1), (3, 0)]
+    mixture = saving.load_model(path.with_suffix(".safetensors"))
+    assert mixture.orders == [0, 3] and [type(model).__name__ for model in mixture.models] == ["Average", "GenModel"]
+    held_out = bench.pictures(SimpleNamespace(data="digits", members=True), 0)[1]
+    assert abs(mixture.nats(held_out).mean() - table["nats"][-1]) < 0.002
+    turned, _ = evidence.load_benchmark(weights[2].with_suffix(".csv"))
+    assert turned["order"] == 3 and "--order 3" in turned["command"]
+
+
+def test_a_member_of_another_order_learned_turned_pictures(place):
+    bench.main([*MEMBERS[:-3], "--seconds", "1.5", "--members", "--seeds", "0", "--order", "3"])
+    model = saving.load_model(place / "build" / "digits_joint_4_fixed_1.5s_order3_member0.safetensors")
+    held_out = bench.pictures(SimpleNamespace(data="digits", members=True), 0)[1]
+    own, other = (helpers.nats(model, orders.turned(held_out, order)).mean() for order in (3, 0))
+    assert own < other - 0.3  # nats: digits look much alike upside down
+
+
+def test_letters_are_a_data_set_of_the_benchmark():
+    asked = SimpleNamespace(data="letters", validation=False)
+    training, test = bench.pictures(asked, 0)
+    asked.validation = True
+    assert len(training) > 5 * len(test) > 5_000 and len(bench.pictures(asked, 0)[1]) != len(test)
+
+
 def test_members_hold_out_the_same_digits():
     def held_out(seed, members):
         return bench.pictures(SimpleNamespace(data="digits", members=members), seed)[1]
@@ -110,7 +144,7 @@ def test_members_that_do_not_go_together_are_told(place):
     first, second, other = sorted((place / "build").glob("*.safetensors"), key=lambda path: path.stem[-1])
     with pytest.raises(SystemExit, match="differ in budget"):
         bench.main(["--average", str(first), str(other)])
-    with pytest.raises(SystemExit, match="different seeds; these have 0, 0"):
+    with pytest.raises(SystemExit, match=r"differ in seed or order; these are .*\(0, 0\), \(0, 0\)"):
         bench.main(["--average", str(first), str(first)])
     second.with_suffix(".csv").unlink()
     with pytest.raises(SystemExit, match="Copy it here with its weights"):

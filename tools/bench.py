@@ -1,14 +1,14 @@
 """Trains models for a budget of seconds and stores what they reach on held-out pictures: `make bench`.
 
-    python tools/bench.py --seconds 150 [--model joint made ...] [--data digits] [--static] [--seeds 0 1 2] [--store]
+    python tools/bench.py --seconds 150 [--model joint made ...] [--data letters] [--static] [--seeds 0 1 2] [--store]
     python -m torch.distributed.run --nproc_per_node=2 tools/bench.py ...   # batches split over two processes
-    python tools/bench.py --members --seeds 0 ...                           # one member of an average
+    python tools/bench.py --members --seeds 0 [--order 3] ...               # one member of an average, or of a mixture
     python tools/bench.py --average build/*_member*.safetensors             # once all of them are here
 
 Every model trains for the same seconds on all cores this process may use, one after another, each in a
 process of its own, and is measured at four points of its budget. Time is that of training alone. Protocols:
 "mnist" is datasets.binarized_mnist, nats are means over all 10,000 test images; "digits" are scikit-learn's, 1 where a
-value is 8 or more, 500 held out, another 500 for each seed.
+value is 8 or more, 500 held out, another 500 for each seed; "letters" are letters.load_letters, its test part.
 
 The result of each model goes into build/, with --store into data/benchmarks/: a comment with command, protocol,
 machine and what else was measured, then seed, seconds, updates and nats for each look at the images. Images per second
@@ -17,8 +17,9 @@ of sampling are the last seed's. The learning rate falls over the whole budget, 
 is not what 60 seconds would give. A run that is interrupted or fails is not stored; those before it are.
 
 A member of an average is trained alone, anywhere; its weights are stored beside a table of its own. All members hold
-out the same digits, so that none has learned from what the average is measured on. The average's table has a row for
-each member that joins, with the seconds and updates of all so far.
+out the same digits, so that none has learned from what the average is measured on. Members of one reading order
+(orders.py) are averaged value by value, orders are then mixed picture by picture. The average's table has a row for
+each member that joins, with the seconds and updates of all so far; its weights are stored too.
 """
 
 import argparse
@@ -43,6 +44,8 @@ import devices
 import evidence
 import files
 import helpers
+import letters
+import orders
 import paper
 import recipes
 import saving
@@ -77,6 +80,9 @@ def pictures(arguments, seed):
     if arguments.data == "mnist":
         training, validation, test = datasets.binarized_mnist(arguments.mnist, arguments.static)
         return training, validation if arguments.validation else test
+    if arguments.data == "letters":
+        training, validation, test = (torch.tensor(part, dtype=torch.float32) for part in letters.load_letters())
+        return training, validation if arguments.validation else test
     digits = torch.tensor(datasets.load_digits() >= 8, dtype=torch.float32)
     order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0 if arguments.members else seed))
     return digits[order[:-500]], digits[order[-500:]]
@@ -86,7 +92,7 @@ def run(arguments, name, seed):
     """One training: rows of seed, seconds, updates, nats, and what else was measured; or None if it was interrupted."""
     devices.use_all_cores()
     entry, device = recipes.MODELS[name], devices.choose_device(arguments.device)
-    training, measured = pictures(arguments, seed)
+    training, measured = (orders.turned(part, arguments.order) for part in pictures(arguments, seed))
     prepare = torch.bernoulli if arguments.data == "mnist" and not arguments.static else lambda batch: batch
     held_before, most = peak_memory(device), []
 
@@ -163,6 +169,7 @@ def command(arguments):
     else:
         words = [f"--model {' '.join(arguments.model)} --data {arguments.data} --seconds {arguments.seconds:g}"]
         words += [f"--size {arguments.size}"] if arguments.size else []
+        words += [f"--order {arguments.order}"] if arguments.order else []
         words += [f"--seeds {' '.join(map(str, arguments.seeds))}"]
     words += [f"--device {arguments.device}"] if arguments.device != "auto" else []
     words += [f"--{flag}" for flag in ("static", "validation", "members", "store") if getattr(arguments, flag)]
@@ -173,12 +180,18 @@ def command(arguments):
     return f"python {launcher}tools/bench.py {' '.join(words)}"
 
 
+def binarised(arguments):
+    """How the pictures became binary: at each look anew (dynamic), once by chance (static), or by a threshold."""
+    return {"mnist": "static" if arguments.static else "dynamic"}.get(arguments.data, "fixed")
+
+
 def path_of(arguments, name, seeds):
     """Where the result of a model is stored; of a member of an average, or of several, the name tells which."""
-    kind = {"digits": "fixed", "mnist": "static" if arguments.static else "dynamic"}[arguments.data]
+    kind = binarised(arguments)
     size = arguments.size or recipes.MODELS[name].size
     size_text = "-".join(map(str, size)) if isinstance(size, tuple) else size
     end = "_validation" if arguments.validation else ""
+    end += f"_order{arguments.order}" if arguments.order else ""
     end += f"_member{seeds[0]}" if arguments.members else ""
     folder = files.DATA / "benchmarks" if arguments.store else ROOT / "build"
     return folder / f"{arguments.data}_{name}_{size_text}_{kind}_{arguments.seconds:g}s{end}.csv"
@@ -198,9 +211,10 @@ def bench(arguments, device):
             "model": name,
             "size": arguments.size or entry.size,
             "data": arguments.data,
-            "binarised": {"digits": "fixed", "mnist": "static" if arguments.static else "dynamic"}[arguments.data],
+            "binarised": binarised(arguments),
             "budget": arguments.seconds,
             "unit": f"nats per image, mean over the {held_out} images",
+            **({"order": arguments.order} if arguments.order else {}),
             **entry.recipe,
             "bfloat16": entry.recipe.get("bfloat16", False) and devices.has_bfloat16(device),
             "device": device.type,
@@ -265,23 +279,29 @@ def average(arguments, device):
     different = [key for key in ALIKE if any(protocol[key] != protocols[0][key] for protocol in protocols)]
     if different:
         raise files.LabError(f"Members of an average are trained alike; these differ in {', '.join(different)}.")
-    seeds = [member["seed"] for member in members]
-    if len(set(seeds)) < len(seeds):
-        raise files.LabError(f"Members of an average have different seeds; these have {', '.join(map(str, seeds))}.")
+    who = [(protocol.get("order", 0), member["seed"]) for protocol, member in zip(protocols, members, strict=True)]
+    if len(set(who)) < len(who):
+        raise files.LabError("Members of an average differ in seed or order; these are (order, seed) " + str(who)[1:-1])
+    seeds = [seed for _, seed in who]
     shared = {key: protocols[0][key] for key in ALIKE}
     asked = {"data": shared["data"], "static": False, "validation": "validation" in shared["unit"], "members": True}
     _, measured = pictures(argparse.Namespace(mnist=arguments.mnist, **asked), seeds[0])
     for count in range(1, len(models) + 1):
-        joined = paper.Average(models[:count])
-        nats = helpers.nats(joined, recipes.MODELS[shared["model"]].sequences(measured)).mean()
+        of = {order: [m for m, (own, _) in zip(models, who[:count], strict=False) if own == order] for order, _ in who}
+        joined = {order: own[0] if len(own) == 1 else paper.Average(own) for order, own in of.items() if own}
+        joined = orders.Mixture(list(joined), list(joined.values()))
+        nats = joined.nats(measured).mean()
         seconds, updates = (sum(member[key] for member in members[:count]) for key in ("seconds", "updates"))
         rows.append((seeds[count - 1], round(seconds, 1), updates, round(float(nats), 3)))
         print(f"{count} averaged, together {seconds:.1f} s: {nats:.3f} nats per image", flush=True)
-    stem = Path(arguments.average[0]).stem.removesuffix(str(seeds[0])) + "s" + "-".join(map(str, seeds))
+    stem = re.sub(r"(_order\d)?_member\d+$", "_members", Path(arguments.average[0]).stem)
+    stem += "-".join(f"{seed}o{order}" if order else str(seed) for order, seed in who)
     path = (files.DATA / "benchmarks" if arguments.store else ROOT / "build") / f"{stem}.csv"
     parameters = sum(weight.numel() for weight in joined.parameters())
+    members = [{"order": order, **member} for (order, _), member in zip(who, members, strict=True)]
     if devices.process()[0] == 0:
         store(path, {"command": command(arguments), **shared, "parameters": parameters, "members": members}, rows)
+        saving.save_model(joined, path.with_suffix(".safetensors"))
     return path
 
 
@@ -294,22 +314,25 @@ def main(words=None):
         default=list(recipes.BENCHMARK),
         help="one or more (default: those of note 6)",
     )
-    parser.add_argument("--data", choices=("mnist", "digits"), default="mnist")
+    parser.add_argument("--data", choices=("mnist", "letters", "digits"), default="mnist")
     parser.add_argument("--seconds", type=SECONDS, default=150, help="of training for each run (default: 150)")
     parser.add_argument(
         "--size", type=SIZE, help="units, for models whose size is one number (default: those of note 6's)"
     )
     parser.add_argument("--static", action="store_true", help="MNIST: binarise the training images once")
     parser.add_argument("--seeds", type=SEED, nargs="+", default=[0])
-    parser.add_argument("--validation", action="store_true", help="MNIST: measure on the validation images")
+    parser.add_argument("--order", type=int, choices=orders.ORDERS, default=0, help="the reading order of a member")
+    parser.add_argument("--validation", action="store_true", help="measure on the validation images (not of digits)")
     parser.add_argument("--store", action="store_true", help="in data/benchmarks/, which the notes report")
     parser.add_argument("--mnist", help="a path, or 'download' (default: the environment variable PIXELRNN_MNIST)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--members", action="store_true", help="each seed is a member of an average: store its weights")
     parser.add_argument("--average", nargs="+", metavar="WEIGHTS", help="measure the average of stored members")
     arguments = parser.parse_args(words)
-    if arguments.data == "digits" and (arguments.static or arguments.validation):
-        parser.error("--static and --validation are of MNIST.")
+    if (arguments.static and arguments.data != "mnist") or (arguments.validation and arguments.data == "digits"):
+        parser.error("--static is of MNIST, --validation of MNIST and letters.")
+    if arguments.order and not arguments.members:
+        parser.error("--order is for members of a mixture: give --members too.")
     if arguments.size and any(isinstance(recipes.MODELS[name].size, tuple) for name in arguments.model):
         parser.error("--size is for models whose size is one number; name them with --model.")
     given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
