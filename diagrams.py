@@ -25,3 +25,9 @@ def unrolled(ax, steps, fed_back=False):
                 ax.annotate("", (step + 0.8, 0.1), (step + 0.3, top - 0.1), arrowprops=dashed)
     ax.set(xlim=(-0.6, len(steps) - 0.4), ylim=(-0.4, top + 0.4))
     ax.axis("off")
+
+
+def backward(ax, count):
+    """Over `unrolled`, of `count` steps: the second state of a bidirectional layer, which goes to the left."""
+    for step in range(1, count):
+        ax.annotate("", (step - 0.66, 0.84), (step - 0.34, 0.84), arrowprops=ARROW | {"color": "#D55E00"})
