@@ -124,7 +124,8 @@ def numbers(values):
         return shown[0]
     if len(shown) <= 3 or not known:
         return ", ".join(shown)
-    return f"{numbers([min(known)])} to {numbers([max(known)])}"
+    text = " to ".join(dict.fromkeys(numbers([one]) for one in (min(known), max(known))))
+    return text if len(known) == len(values) else f"{text}, or none"
 
 
 def save_curves(path, settings, curves, every=1):

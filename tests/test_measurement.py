@@ -460,7 +460,8 @@ def test_a_number_that_is_missing_is_kept_as_null(this_run, kept):
         ([1376.600939], "1,377"),
         ([0.0, 0.5, None], "0, 0.5, none"),
         ([1.0] * 5, "1"),
-        ([3.0, 1.0, 2.0, None], "1 to 3"),
+        ([3.0, 1.0, 2.0, None], "1 to 3, or none"),
+        ([0.0, None, 0.0, 0.0], "0, or none"),
     ],
 )
 def test_numbers_of_a_run_as_text(values, text):
