@@ -1,4 +1,12 @@
-"""Drawings of networks: what the notebooks show of a model before they run it."""
+"""Drawings of networks: what the notebooks show of a model before they run it; pictures beside their errors."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+from labels import as_it_stands
 
 BOX = {"boxstyle": "round,pad=0.35", "edgecolor": "black"}
 FILLS = ("white", "#bcd9ec", "#f5d3ba", "white")  # input, recurrent layer, output layer, prediction
@@ -31,3 +39,48 @@ def backward(ax, count):
     """Over `unrolled`, of `count` steps: the second state of a bidirectional layer, which goes to the left."""
     for step in range(1, count):
         ax.annotate("", (step - 0.66, 0.84), (step - 0.34, 0.84), arrowprops=ARROW | {"color": "#D55E00"})
+
+
+def pictures_and_errors(original, pictures):
+    """Pictures, name -> uint8 (rows, columns, 1 or 3), beside the original; below each its error in grey levels.
+
+    The error of a pixel is the largest absolute difference of its channels: dark where the two are equal.
+    """
+    columns = 1 + len(pictures)
+    figure, axes = plt.subplots(2, columns, figsize=(2.3 * columns, 5), layout="constrained")
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+    for ax, (name, picture) in zip(axes[0], {"original": original, **pictures}.items(), strict=True):
+        ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        ax.set_title("", fontsize=9).set(**as_it_stands(name))
+    for ax, picture in zip(axes[1, 1:], pictures.values(), strict=True):
+        error = np.abs(picture.astype(int) - original.astype(int)).max(-1)  # (rows, columns)
+        shown = ax.imshow(error, cmap="magma", vmin=0, vmax=255, interpolation="nearest")
+    axes[1, 0].axis("off")
+    inset = axes[1, 0].inset_axes((0.02, 0.5, 0.9, 0.08))
+    figure.colorbar(shown, cax=inset, orientation="horizontal", ticks=(0, 128, 255))
+    inset.set_title("error (grey levels)", fontsize=9)
+    return figure
+
+
+def animated_figure(figure, update, times, seconds=4.0):
+    """A figure as an animated PNG (bytes): update(time) changes it before each frame.
+
+    The finished frame, that of the last time, comes first and stays for two seconds: a page that shows no animation
+    shows it alone. Then the frames of all times follow, in `seconds`.
+    """
+    images = []
+    for time in (times[-1], *times):
+        update(time)
+        figure.savefig(file := io.BytesIO(), format="png")
+        figure.set_layout_engine("none")  # stays as it is now
+        images.append(Image.open(file).convert("RGB"))
+    # One palette for all frames: then the file holds only what changes from one to the next.
+    colors = Image.fromarray(np.concatenate([images[index] for index in (0, 1, len(images) // 2)]))
+    palette = colors.quantize(256, Image.Quantize.FASTOCTREE)
+    images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    plt.close(figure)
+    durations = [2000] + [int(1000 * seconds / len(times))] * len(times)
+    images[0].save(file := io.BytesIO(), "PNG", save_all=True, append_images=images[1:], duration=durations, loop=0)
+    return file.getvalue()
