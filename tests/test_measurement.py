@@ -486,7 +486,7 @@ def test_a_note_with_its_own_settings_is_asserted_and_compared(reference, capsys
     assert claims.reference([0, 3], {"a model": curves})["a model"].shape == (5, 40)
     (row,) = claims.rows
     assert row["this run"] == [1, 1] and row["baseline"]["never falling"][0] < 0.5
-    with pytest.raises(AssertionError, match="levels reached in time"):
+    with pytest.raises(AssertionError, match="reached in time"):
         claims.reference([0, 3], {"a model": [curves[0], np.ones(40)]})
 
 
