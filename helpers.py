@@ -196,9 +196,9 @@ START = 0.5  # every value of the start token: half-way between black and white,
 
 class SequenceModel(nn.Module):
     """What every model of this series is asked for: it gives `teacher_forced` outputs, and this turns them into a loss
-    or into values. It tells its `encoding` and `distribution`, its `levels` and `input_size`, whether the values
+    or into values. It has its `encoding` and `distribution`, its `levels` and `input_size`, whether the values
     of a step are predicted from each other (`joint`), and whether it is `causal`: no prediction depends on its own
-    value or a later one. For sampling it has `step` and `sample_step`, and tells whether it `streams` and how many
+    value or a later one. For sampling it has `step` and `sample_step`, and says whether it `streams` and how many
     steps its `window` has (or None).
     """
 
