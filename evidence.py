@@ -79,7 +79,9 @@ class Claims:
                 own = curves[name]
                 reached += [fraction_in_time(losses, band, floor=floor) for losses in own]
                 flat.append(fraction_in_time([own[0][0]] * len(own[0]), band, floor=floor))
-            self.check("loss curves: fraction of ten thresholds reached in time", reached, "at least 0.9", never_falling=flat)
+            self.check(
+                "loss curves: fraction of ten thresholds reached in time", reached, "at least 0.9", never_falling=flat
+            )
         return self._stored
 
     def table(self):

@@ -57,7 +57,7 @@ def legend(ax, names, **options):
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 plt.rcParams.update({"figure.dpi": 110, "font.size": 10, "axes.grid": True, "grid.alpha": 0.3, "image.cmap": "cividis"})
 plt.rcParams.update({"axes.prop_cycle": plt.cycler(color=COLORS), "axes.spines.top": False, "axes.spines.right": False})
-# The same model has the same colour in all notes; what is measured without training is grey. Found by how a name begins.
+# The same model has the same colour in all notes, and what is not trained is grey; a name is found by how it begins.
 MODELS = {
     "categorical": "#0072B2",
     "regression": "#D55E00",
