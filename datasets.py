@@ -62,8 +62,10 @@ def load_mnist(source=None):
     except LabError:
         raise
     except Exception as error:  # numpy raises of many kinds on what is not its own, and advises to unpickle it
-        told = f"MNIST at {path} is damaged or is something else than a folder of its files or an .npz of its arrays."
-        raise LabError(f"{told} {MNIST_HELP}") from error
+        problem = (
+            f"MNIST at {path} is damaged or is something else than a folder of its files or an .npz of its arrays."
+        )
+        raise LabError(f"{problem} {MNIST_HELP}") from error
     for array in images:
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[1:] != (28, 28) or len(array) == 0:
             raise LabError(f"MNIST's images are uint8 (count, 28, 28), those at {path} {array.dtype} {array.shape}.")
@@ -116,10 +118,10 @@ def _download_mnist():
 
 
 class KnownSource:
-    """Binary pictures whose probabilities are known: each value is drawn given the value above and the one to its left.
+    """Binary pictures of known probability: each value is sampled given the value above and the one to its left.
 
     rule: (above, left), each (..., columns) of 0 and 1, the whole row above and for each value the one to its left ->
-        the probability that the value is 1, (..., columns). The first row is drawn evenly; left of a row is 0.
+        the probability that the value is 1, (..., columns). The first row is sampled evenly; left of a row is 0.
 
     Sequences are (batch, rows, columns) of 0 and 1, float32.
     """
@@ -127,7 +129,7 @@ class KnownSource:
     def __init__(self, rule, rows, columns):
         self.rule, self.rows, self.columns = rule, whole("rows", rows), whole("columns", columns)
 
-    def draw(self, count):
+    def sample(self, count):
         """`count` sequences. Set the seed before: torch.manual_seed."""
         chance = torch.rand(count, self.rows, self.columns)
         rows = [(chance[:, 0] < 0.5).float()]

@@ -15,48 +15,60 @@ from helpers import first_below
 
 
 class Claims:
-    """The table of a notebook: for each claim what was measured, with its unit, and the verdict it bears.
+    """The table of a notebook: for each claim this run's numbers, the bound they must meet, and the verdict.
 
-    asserted: False on pictures or settings that are not the note's own; a verdict that does not hold is then said
+    nbval compares bound, unit and verdict with the stored ones. This run's numbers differ between processors in their
+    last digits, so they are asserted to meet the bound and left out of the comparison (tests/sanitize.cfg).
+
+    asserted: False on pictures or settings that are not the note's own; a verdict that does not hold is then shown
         rather than raised.
     """
 
     def __init__(self, asserted=True):
         self.asserted, self.rows, self._since = asserted, [], time.perf_counter()
 
-    def check(self, claim, holds, measured, unit, verdict, figure=None):
-        """Record and print a claim; AssertionError if the verdict does not hold.
+    def check(self, claim, holds, must_be, unit, verdict, this_run):
+        """Record and print a claim; AssertionError if it does not hold.
 
-        measured: coarse enough to be the same on every machine, since it is compared. `figure` is the exact number (or
-            numbers) of this run, None among them where there is none: kept in the notebook beside the table, and
-            printed by `make notebooks`.
+        must_be: the bound as text, the same on every machine. this_run: the number of this run, or several (of seeds,
+            of models), None among them where there is none.
         """
+        values = np.ravel(np.asarray(this_run, dtype=float)).tolist()  # None becomes NaN
+        values = [round(value, 6) if math.isfinite(value) else None for value in values]
         if not holds:
             if self.asserted:
-                raise AssertionError(f"{claim}: expected {measured} {unit} ({verdict}), but measured {figure}")
-            measured, unit, verdict = "otherwise", "see this run's figures", "not on this picture"
+                raise AssertionError(f"{claim}: must be {must_be} {unit} ({verdict}), but this run: {this_run}")
+            verdict = "not on this picture"
         now = time.perf_counter()
-        if figure is not None:
-            values = np.ravel(np.asarray(figure, dtype=float)).tolist()  # None becomes NaN
-            figure = [round(value, 6) if math.isfinite(value) else None for value in values]
-        row = {"claim": claim, "measured": measured, "unit": unit, "verdict": verdict}
-        self.rows.append({**row, "figure": figure, "seconds": round(now - self._since, 1)})
+        row = {"claim": claim, "this run": values, "must be": must_be, "unit": unit, "verdict": verdict}
+        self.rows.append({**row, "seconds": round(now - self._since, 1)})
         self._since = now
-        print(f"{claim}: {measured} {unit} -> {verdict}")
+        print(f"{claim}: this run {numbers(values)}; must be {must_be} {unit} -> {verdict}")
 
     def table(self):
-        """Display the table; the exact figures go into the output's metadata, which nbval does not compare."""
+        """Display the table; the exact numbers are in the output's metadata too, for `make notebooks`."""
         from IPython.display import display
 
         def written(cell):
-            lines = ["| claim | measured | unit | verdict |", "|---|---|---|---|"]
+            lines = ["| claim | this run | must be | unit | verdict |", "|---|---|---|---|---|"]
             for row in self.rows:
-                cells = {name: cell(str(value)) for name, value in row.items()}
-                lines.append("| {claim} | {measured} | {unit} | {verdict} |".format(**cells))
+                cells = [row["claim"], numbers(row["this run"]), row["must be"], row["unit"], row["verdict"]]
+                lines.append(f"| {' | '.join(cell(str(one)) for one in cells)} |")
             return "\n".join(lines)
 
         kinds = {"text/markdown": written(_in_markdown), "text/plain": written(str)}
         display(kinds, raw=True, metadata={"claims": self.rows})
+
+
+def numbers(values):
+    """Numbers of one run as text: up to three as they are, of more the smallest and the largest; "none" for None."""
+    shown = ["none" if value is None else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}" for value in values]
+    known = [value for value in values if value is not None]
+    if len(set(shown)) == 1:
+        return shown[0]
+    if len(shown) <= 3 or not known:
+        return ", ".join(shown)
+    return f"{numbers([min(known)])} to {numbers([max(known)])}"
 
 
 def _in_markdown(text):
@@ -95,7 +107,7 @@ def load_curves(path, settings):
     Raises LabError for a file that is there, but cannot be read or is damaged.
     """
     try:
-        stored, _, labels, numbers = read_table(path, "`make reference` draws the curves.", labels=1)
+        stored, _, labels, numbers = read_table(path, "`make reference` makes the curves.", labels=1)
     except NoFileError as error:
         print(f"Not compared with the reference curves: {error}")
         return {}
@@ -120,13 +132,13 @@ def load_benchmark(path):
 
 
 def fraction_in_time(losses, reference, factor=2.0, floor=0.0):
-    """How far a loss curve keeps pace with the reference seeds: the fraction of ten loss levels reached in time.
+    """How far a loss curve stays within the reference seeds: the fraction of ten loss levels reached in time.
 
     Losses count from `floor` times the best reference loss: 0 for a loss that falls towards 0, a little below 1 for a
     likelihood, which does not. The levels are spaced evenly in log from the first reference loss to twice the worst
     seed's best one. In time is no sooner than the earliest seed's step / factor and no later than the latest's *
-    factor. Pace rather than height, because a loss that falls a thousandfold within some steps is far off at every one
-    of them if it starts to fall a little later.
+    factor. Steps rather than heights, because a loss that falls a thousandfold within some steps is far off at every
+    step if it starts to fall a little later.
 
     losses: (steps,); reference: (seeds, steps).
     """

@@ -78,15 +78,15 @@ def existing(value, wanted, advice=""):
     """`as_path` of a file or folder that is there and may be read, else a LabError (NoFileError where there is nothing)
     that ends on `advice`."""
     path = as_path(value, wanted)
-    told = shortened(path)
+    shown = shortened(path)
     try:
         path.stat()  # unlike exists(), it tells a missing file from one that cannot be looked at
         if not os.access(path, os.R_OK):
-            raise LabError(f"{told} may not be read by this user. Change its permissions, or read a copy.")
+            raise LabError(f"{shown} may not be read by this user. Change its permissions, or read a copy.")
     except FileNotFoundError as error:
-        raise NoFileError(f"There is no file {told}. {advice}".rstrip()) from error
+        raise NoFileError(f"There is no file {shown}. {advice}".rstrip()) from error
     except OSError as error:  # a name that is too long, a folder that is locked, a file where a folder should be
-        raise LabError(f"{told} cannot be looked at: {error.strerror or error}. {advice}".rstrip()) from error
+        raise LabError(f"{shown} cannot be looked at: {error.strerror or error}. {advice}".rstrip()) from error
     return path
 
 
@@ -113,8 +113,8 @@ def written_whole(value, wanted):
     untouched, where it cannot be written. Of two processes that write the same file at once, the file of the one that
     ends last is there in the end, whole.
     """
-    told = as_path(value, wanted)
-    path = Path(os.path.realpath(told))
+    shown = as_path(value, wanted)
+    path = Path(os.path.realpath(shown))
     # A name of its own, also among processes of several machines, and no longer than a name may be.
     unfinished = path.parent / f"{path.name[:40]}.{secrets.token_hex(4)}.unfinished"
     try:
@@ -130,7 +130,7 @@ def written_whole(value, wanted):
         if isinstance(error, FileExistsError | NotADirectoryError):
             reason = "a file stands where its folder should be"
         kept = "Nothing was lost, and a file that was there is as it was. Free some space, or name another place."
-        raise LabError(f"{shortened(told)} cannot be written: {reason}. {kept}") from error
+        raise LabError(f"{shortened(shown)} cannot be written: {reason}. {kept}") from error
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
@@ -178,7 +178,7 @@ def read_table(path, advice="", labels=0):
     return settings, names, [row[:labels] for row in rows], numbers
 
 
-def shortened(told, most=200):
+def shortened(shown, most=200):
     """A path or text, cut where it is too long for a message."""
-    text = str(told)
+    text = str(shown)
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"

@@ -1,10 +1,10 @@
 """Everything the PixelRNN lab notebook shares, in the order the data flows.
 
-    data -> model -> training -> generation -> measurement -> pictures
+    data -> model -> training -> sampling -> measurement -> pictures
 
 A picture is an array (rows, columns, channels). It is flattened into a sequence (steps, input_size), one step a
 row or a pixel, whose values lie in [0, 1]. A model sees a batch of sequences (batch, steps, input_size) and
-predicts every step from the steps before it. What is predicted is compared with the same tensor, drawn from, or
+predicts every step from the steps before it. What is predicted is compared with the same tensor, sampled from, or
 turned back into a picture. The models of note 6 are in paper.py; what is done with them is done here.
 
 Source of the experiments: "PixelRNN, image generation with RNN (lab note 1: model architecture)", TeeTracker,
@@ -197,19 +197,20 @@ START = 0.5  # every value of the start token: half-way between black and white,
 class SequenceModel(nn.Module):
     """What every model of this series is asked for: it gives `teacher_forced` outputs, and this turns them into a loss
     or into values. It tells its `encoding` and `distribution`, its `levels` and `input_size`, whether the values
-    of a step are predicted from each other (`joint`), and whether no prediction hears itself or its future (`causal`).
-    To be drawn from it has `step` and `draw`, says whether it `streams`, and how many steps its `window` has (or None).
+    of a step are predicted from each other (`joint`), and whether it is `causal`: no prediction depends on its own
+    value or a later one. For sampling it has `step` and `sample_step`, and tells whether it `streams` and how many
+    steps its `window` has (or None).
     """
 
     causal = True
 
-    def losses(self, sequences, told=None):
+    def losses(self, sequences, context=None):
         """Loss of each value, teacher-forced, (batch, steps, input_size): squared error for regression, else negative
         log-likelihood in nats.
 
-        told: what stands before each prediction, where it is not the true sequences (None: it is).
+        context: what each prediction is conditioned on, where it is not the true sequences (None: it is).
         """
-        outputs = _at_least_float32(self.teacher_forced(sequences if told is None else told))
+        outputs = _at_least_float32(self.teacher_forced(sequences if context is None else context))
         sequences = sequences.to(outputs)
         if self.distribution == "regression":
             return F.mse_loss(outputs, sequences, reduction="none")
@@ -218,12 +219,12 @@ class SequenceModel(nn.Module):
         levels = torch.round(sequences * (self.levels - 1)).long()
         return F.cross_entropy(outputs.movedim(-1, 1), levels, reduction="none")  # cross_entropy's levels are axis 1
 
-    def loss(self, sequences, told=None):
+    def loss(self, sequences, context=None):
         """Mean of `losses` over all values."""
-        return self.losses(sequences, told).mean()
+        return self.losses(sequences, context).mean()
 
     def decode(self, outputs, temperature=0.0, chance=None):
-        """Values in [0, 1], (..., input_size): the most probable at temperature 0, else drawn from softmax(logits /
+        """Values in [0, 1], (..., input_size): the most probable at temperature 0, else sampled from softmax(logits /
         temperature), where `chance` (..., input_size), uniform in [0, 1), decides. Regression is what it is, clipped.
         """
         outputs = _at_least_float32(outputs)
@@ -238,18 +239,18 @@ class SequenceModel(nn.Module):
         return (below <= chance[..., None]).sum(-1).to(outputs) / (self.levels - 1)
 
     def one_by_one(self, output_at, y, temperature):
-        """A step drawn value by value, (batch, input_size), and its outputs, by a model that has `read_in`.
+        """A step sampled value by value, (batch, input_size), and its outputs, by a model that has `read_in`.
 
-        output_at(place, told) gives the outputs of one value, (batch, levels or 1), told those to its left, (batch,
+        output_at(place, left) gives the outputs of one value, (batch, levels or 1), from those to its left, (batch,
         place * per_input). y (batch, features) only says how many, of what type and where.
         """
         chance = torch.rand(len(y), self.input_size, device=y.device) if temperature else None
-        told, values, outputs = y[:, :0], [], []
+        left, values, outputs = y[:, :0], [], []
         for place in range(self.input_size):
-            output = output_at(place, told)
+            output = output_at(place, left)
             outputs.append(output if self.distribution == "categorical" else output.squeeze(-1))
             values.append(self.decode(outputs[-1], temperature, None if chance is None else chance[:, place]))
-            told = torch.cat([told, self.read_in(values[-1][:, None])], 1)  # (batch, (place + 1) * per_input)
+            left = torch.cat([left, self.read_in(values[-1][:, None])], 1)  # (batch, (place + 1) * per_input)
         return torch.stack(values, 1), torch.stack(outputs, 1)
 
 
@@ -372,7 +373,7 @@ class GenModel(SequenceModel):
         return y[:, -1, :], state
 
     def read_in(self, inputs):
-        """Inputs (..., input_size) -> what the network is told; one-hot: (..., input_size * levels)."""
+        """Inputs (..., input_size) -> what enters the network; one-hot: (..., input_size * levels)."""
         dtype = next(self.parameters()).dtype
         if self.encoding == "values":
             return (2 * inputs - 1).to(dtype)
@@ -410,10 +411,10 @@ class GenModel(SequenceModel):
         outputs = self(windows.flatten(0, 1), sequences.flatten(0, 1))  # (batch * steps, ...)
         return outputs.unflatten(0, (batch, steps))  # (batch * steps, ...) -> (batch, steps, ...)
 
-    def draw(self, y, temperature=0.0):
-        """The next step (batch, input_size) from its features (batch, features), and the outputs it was drawn from.
+    def sample_step(self, y, temperature=0.0):
+        """The next step (batch, input_size) from its features (batch, features), and the outputs it was sampled from.
 
-        A joint head is asked for each value once those to its left are drawn, and computes that value's part alone.
+        A joint head is asked for each value once those to its left are sampled, and computes that value's part alone.
         """
         if not self.joint:
             outputs = self.read_out(y)
@@ -422,9 +423,9 @@ class GenModel(SequenceModel):
         return self.one_by_one(self.places(y), y, temperature)
 
     def places(self, y):
-        """For `one_by_one`: (place, told) -> the outputs of that value of the step after features (batch, features)."""
-        above, heard = self.head.begin(self.norm(y))
-        return lambda place, told: self.head.at(place, told, above, heard)
+        """For `one_by_one`: (place, left) -> the outputs of that value of the step after features (batch, features)."""
+        above, seen = self.head.begin(self.norm(y))
+        return lambda place, left: self.head.at(place, left, above, seen)
 
 
 def _at_least_float32(tensor):
@@ -500,8 +501,8 @@ def train(
         to Adam. The learning rate falls to 0 along half a cosine, so that the last weights have settled.
     weight_decay: the share of a weight, times the learning rate, that is taken off it at each step (as in AdamW; with
         "muon" off matrices only). clip: the longest the gradient may be; it is shortened to this norm.
-    noise: the probability with which each value that the model is told, not those it must predict, is turned into its
-        opposite, 1 - value, anew at each step.
+    noise: the probability with which each value that predictions are conditioned on (not the values to predict) is
+        turned into its opposite, 1 - value, anew at each step.
     bfloat16: multiply matrices with 8 bits of precision (torch.autocast); weights, loss and optimiser keep theirs.
         Where there are no instructions for it (`has_bfloat16`), a warning, and float32.
     probe: called as probe(model) once each number of `probe_at` (steps, or seconds where the budget is in seconds) is
@@ -556,9 +557,9 @@ def train(
                     part.zero_grad()
                     for group in part.param_groups:
                         group["lr"] = learning_rate * (1 + math.cos(math.pi * done() / budget)) / 2
-                told = [torch.where(torch.rand_like(batch) < noise, 1 - batch, batch)] if noise else []
+                context = [torch.where(torch.rand_like(batch) < noise, 1 - batch, batch)] if noise else []
                 with autocast(), processes.own_chance(step):
-                    loss = model.loss(processes.share(batch), *map(processes.share, told))
+                    loss = model.loss(processes.share(batch), *map(processes.share, context))
                 loss.backward()
                 loss = processes.mean(loss, weights).item()
                 norm = nn.utils.clip_grad_norm_(weights, clip)
@@ -593,7 +594,7 @@ def _batches(sequences, batch_size):
 def fit_readout(model, sequences):
     """Set the output layer of a model that predicts bits by one least-squares solve, and train nothing.
 
-    The outputs asked for are 1 where a bit is 1 and -1 where it is 0, for each step told the true steps before it.
+    The outputs asked for are 1 where a bit is 1 and -1 where it is 0, for each step given the true steps before it.
     Solved with all digits of double precision; among equally good solutions, the smallest.
     Returns the rank of the states (steps, features + 1) that it was solved from; with rank = steps it is exact.
     """
@@ -615,7 +616,7 @@ def fit_readout(model, sequences):
 
 
 # ======================================================================================================================
-# Generation: nothing of the picture but the start token
+# Sampling: nothing of the picture but the start token
 # ======================================================================================================================
 
 
@@ -651,8 +652,8 @@ def sample(model, steps, given=None, *, batch=1, levels=None, temperature=0.0, c
     batch: how many sequences, where none is given.
     levels: a model that predicts values has them rounded to this many levels before they are fed back; None feeds
         back what is predicted.
-    temperature: 0 takes the most probable values, 1 draws from the model's probabilities, between them it is less
-        daring (logits are divided by it). Set the seed before: torch.manual_seed.
+    temperature: 0 takes the most probable values, 1 samples from the model's distribution; logits are divided by it,
+        so that below 1 the distribution is sharper. Set the seed before: torch.manual_seed.
     cached: keep the recurrent state, so that a step costs the same however many came before (a bidirectional or
         seq2vec model cannot, and reads its past again); False reads the past again for every model.
 
@@ -679,7 +680,7 @@ def sample(model, steps, given=None, *, batch=1, levels=None, temperature=0.0, c
                 past = past[:, :0]  # the state holds it now
             else:
                 features, _ = model.step(past[:, -model.window :] if model.window else past)
-            values, output = model.draw(features, temperature)
+            values, output = model.sample_step(features, temperature)
             if levels is not None:
                 values = torch.round(values * (levels - 1)) / (levels - 1)
             past = torch.cat([past, values[:, None]], dim=1)  # (batch, input_size) -> (batch, 1, input_size)
@@ -690,10 +691,10 @@ def sample(model, steps, given=None, *, batch=1, levels=None, temperature=0.0, c
 
 @torch.no_grad()
 def sample_naively(model, steps, batch=1, temperature=0.0, values=None):
-    """The same as `generate` from nothing, by running the model on whole sequences once for each value.
+    """The same as `sample` from nothing, by running the model on whole sequences once for each value.
 
     It needs no code for generation in the model, which is why it is what many implementations do; here it is what
-    `generate` is compared with. values: stop after so many, None draws all. Returns (batch, steps, input_size).
+    `sample` is compared with. values: stop after so many, None samples all. Returns (batch, steps, input_size).
     """
     sequences = _start_of(model, batch, whole("steps", steps))
     _check_temperature(model, temperature)
@@ -812,7 +813,7 @@ def first_below(steps, values, threshold):
 # Pictures
 # ======================================================================================================================
 
-# Okabe and Ito's palette, told apart by colour-blind readers too.
+# Okabe and Ito's palette, distinguished by colour-blind readers too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 plt.rcParams.update({"figure.dpi": 110, "font.size": 10, "axes.grid": True, "grid.alpha": 0.3, "image.cmap": "cividis"})
 plt.rcParams.update({"axes.prop_cycle": plt.cycler(color=COLORS), "axes.spines.top": False, "axes.spines.right": False})

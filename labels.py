@@ -37,13 +37,13 @@ def named(sources):
 def as_it_stands(name):
     """A Text's properties that show a name letter by letter, in which Matplotlib would otherwise look for formulas.
 
-    What stands in a file's name for bytes that are no letters cannot be drawn, and becomes a question mark.
+    What stands in a file's name for bytes that are no letters cannot be shown, and becomes a question mark.
     """
     return {"text": str(name).encode("utf-8", "replace").decode("utf-8"), "parse_math": False}
 
 
 def legend(ax, names, **options):
-    """A legend of `names`, name -> what was drawn, as they stand: also one that begins with an underscore, which
+    """A legend of `names`, name -> what was plotted, as they stand: also one that begins with an underscore, which
     Matplotlib would leave out. However long a name is, it takes no room from the axes."""
     box = ax.legend(names.values(), map(str, range(len(names))), **options)
     for text, name in zip(box.get_texts(), names, strict=True):

@@ -5,11 +5,11 @@
 Each but the last is a PixelModel: it reads binary pictures as helpers' sequences, (batch, rows, columns * channels),
 and gives a logit for every value, which depends on the values before it alone: the rows above, the pixels to the left,
 and in its own pixel red before green before blue. Inside it works on maps, (batch, features, rows, columns). Features
-are parted into as many groups as there are channels, and a mask says which groups of its own pixel a group hears: those
+are parted into as many groups as there are channels, and a mask says which groups of its own pixel a group sees: those
 before it ("A", of the first layer), or those and itself ("B", of all others).
 
 A network is written once, in `network`, and computed in three ways, which the layers (see Layer) know: all rows at
-once, to train; one known row, to go on from; one pixel, to draw.
+once, to train; one known row, to go on from; one pixel, to sample.
 
 Sources: van den Oord, Kalchbrenner and Kavukcuoglu, "Pixel Recurrent Neural Networks", 2016 (arXiv 1601.06759), "the
 paper" below; van den Oord et al., "Conditional Image Generation with PixelCNN Decoders", 2016 (arXiv 1606.05328);
@@ -55,8 +55,8 @@ class PixelModel(SequenceModel):
     def step(self, sequences, states=None):
         """Read known rows, (batch, rows, columns * channels), after those that the states hold (None: none).
 
-        Returns what `draw` draws the next row from, and the states of the layers. The start token, which helpers puts
-        before the first row, is left out: what lies above the first row is the zeros of the layers' padding.
+        Returns what `sample_step` samples the next row from, and the states of the layers. The start token, which
+        helpers puts before the first row, is left out: above the first row are the zeros of the layers' padding.
         """
         if states is None:
             states, sequences = {}, sequences[:, 1:]
@@ -70,13 +70,13 @@ class PixelModel(SequenceModel):
             self.network(row.movedim(-1, 1), call)
         return (len(sequences), states), states
 
-    def draw(self, features, temperature=0.0):
+    def sample_step(self, features, temperature=0.0):
         """The next row (batch, columns * channels) and its logits; each value is asked for once, and only its own pixel
         is computed."""
         batch, states = features
         weight = next(self.parameters())
         chance = torch.rand(batch, self.input_size, device=weight.device) if temperature else None
-        x = weight.new_zeros(batch, self.channels, self.columns)  # 0 is not drawn yet; -1 and 1 are
+        x = weight.new_zeros(batch, self.channels, self.columns)  # 0 is not sampled yet; -1 and 1 are
         logits, memories = weight.new_empty(batch, self.input_size), {}
 
         def call(layer, x):
@@ -104,17 +104,17 @@ class Layer(nn.Module):
     forward(x): all rows at once, (batch, inputs, rows, columns) -> (batch, outputs, rows, columns).
     row(x, state): one row that is known, (batch, inputs, columns) -> (batch, outputs, columns), and the layer's state
         after it; None is the state before the first row.
-    begin(state, batch, columns): what the layer remembers while the next row is drawn; `pixel` changes it.
+    begin(state, batch, columns): what the layer remembers while the next row is sampled; `pixel` changes it.
     pixel(x, column, memory): one pixel, (batch, inputs) -> (batch, outputs), those to its left having been asked for.
-        Asked again (for the next channel), it forgets what it was told before. x may change afterwards: in the last
-        channel of the pixel, which no pixel but those to its right may hear.
+        Asked again (for the next channel), it forgets what it was given before. x may change afterwards: in the last
+        channel of the pixel, which no pixel but those to its right may see.
     """
 
 
 class MaskedConv(Layer):
-    """A convolution that hears what lies before a pixel, and of its own pixel the groups that `kind` allows.
+    """A convolution that sees what lies before a pixel, and of its own pixel the groups that `kind` allows.
 
-    kind: "A" and "B", see above; "rows" hears all of its own row, and belongs where that row is known.
+    kind: "A" and "B", see above; "rows" sees all of its own row, and belongs where that row is known.
     size: of the kernel, (rows, columns), odd. parts: the outputs are several maps, e.g. gates, each with all groups.
     """
 
@@ -123,12 +123,12 @@ class MaskedConv(Layer):
         choice("kind", kind, ("A", "B", "rows"))
         group_out = torch.arange(outputs // parts).repeat(parts) * channels // (outputs // parts)
         group_in = torch.arange(inputs) * channels // inputs
-        hears = torch.gt if kind == "A" else torch.ge
+        allowed = torch.gt if kind == "A" else torch.ge
         up, left = size[0] // 2, size[1] // 2
         # Rows below the own one are left out of the kernel altogether.
         mask = torch.ones(outputs, inputs, up + 1, size[1])
         if kind != "rows":
-            mask[:, :, up, left] = hears(group_out[:, None], group_in).float()
+            mask[:, :, up, left] = allowed(group_out[:, None], group_in).float()
             mask[:, :, up, left + 1 :] = 0
         self.register_buffer("mask", mask, persistent=False)
         whole_kernel = nn.Conv2d(inputs, outputs, (up + 1, size[1]))  # for torch's own initial weights
@@ -148,18 +148,18 @@ class MaskedConv(Layer):
     def begin(self, state, batch, columns):
         above = self._above(state, batch, self.weight.shape[1], columns)
         kernel = self.weight * self.mask
-        heard = self.bias[:, None].expand(batch, -1, columns)
+        sum_above = self.bias[:, None].expand(batch, -1, columns)
         if self.up:
-            heard = heard + F.conv2d(F.pad(above, (self.left, self.left)), kernel[:, :, : self.up])[:, :, 0]
+            sum_above = sum_above + F.conv2d(F.pad(above, (self.left, self.left)), kernel[:, :, : self.up])[:, :, 0]
         own = kernel[:, :, self.up, : self.left + 1].flatten(1)  # (outputs, inputs * (left + 1))
         row = above.new_zeros(batch, self.weight.shape[1], self.left)
-        return {"heard": heard, "own": own, "row": [*row.unbind(2)]}  # (batch, inputs) for each column to the left
+        return {"above": sum_above, "own": own, "row": [*row.unbind(2)]}  # (batch, inputs) for each column to the left
 
     def pixel(self, x, column, memory):
         row = memory["row"]
         row[column + self.left :] = [x]
         window = torch.stack(row[column:], 2) if self.left else x[:, :, None]  # (batch, inputs, left + 1)
-        return F.linear(window.flatten(1), memory["own"]) + memory["heard"][:, :, column]
+        return F.linear(window.flatten(1), memory["own"]) + memory["above"][:, :, column]
 
     def _above(self, state, batch, inputs, columns):
         return self.weight.new_zeros(batch, inputs, self.up, columns) if state is None else state
@@ -230,7 +230,7 @@ class DiagonalRecurrence(Layer):
     """The paper's section 3.2, state-to-state: the pixel to the left and the one above are added to the gates.
 
     Along the skewed map that is a convolution of the column before, 2 high. `mirrored` runs from the upper right; it
-    hears the pixels to the right, so its output is moved down by one row, where they are known.
+    sees the pixels to the right, so its output is moved down by one row, where they are known.
 
     gates (batch, 4 * features, ...) -> hidden (batch, features, ...).
     """
@@ -293,7 +293,7 @@ class RowLSTM(nn.Module):
 
 
 class DiagonalBiLSTM(nn.Module):
-    """The same with two recurrences, from either upper corner, whose sum hears all that comes before but the last value
+    """The same with two recurrences, from either upper corner, whose sum sees all that comes before but the last value
     of the row above (see note 6); input-to-state is a masked 1 x 1 convolution for each."""
 
     def __init__(self, features, channels=1):
@@ -372,7 +372,7 @@ def _gated(x):
 
 
 class VerticalStack(Layer):
-    """All that a Gated PixelCNN hears of the rows above, without PixelCNN's blind spot (arXiv 1606.05328, 2.2).
+    """All that a Gated PixelCNN sees of the rows above, without PixelCNN's blind spot (arXiv 1606.05328, 2.2).
 
     Convolutions over whole known rows, (batch, channels, ...) -> for each layer the link to the horizontal stack, moved
     down by one row: (batch, layers * 2 * features, ...).
@@ -396,8 +396,8 @@ class VerticalStack(Layer):
         return F.pad(self.network(x, lambda layer, x: layer(x))[:, :, :-1], (0, 0, 1, 0))
 
     def row(self, x, state):
-        """state: the states of the convolutions, and the links of the row, which the next row hears."""
-        before, heard = ({}, None) if state is None else state
+        """state: the states of the convolutions, and the links of the row, which the next row sees."""
+        before, above = ({}, None) if state is None else state
         after = {}
 
         def call(layer, x):
@@ -405,7 +405,7 @@ class VerticalStack(Layer):
             return x
 
         links = self.network(x, call)
-        return (torch.zeros_like(links) if heard is None else heard), (after, links)
+        return (torch.zeros_like(links) if above is None else above), (after, links)
 
     def begin(self, state, batch, columns):
         width = sum(link.weight.shape[0] for link in self.links)
@@ -416,9 +416,9 @@ class VerticalStack(Layer):
 
 
 class GatedPixelCNN(PixelModel):
-    """arXiv 1606.05328: a vertical stack that hears the rows above and a horizontal one along the row, with gates.
+    """arXiv 1606.05328: a vertical stack that sees the rows above and a horizontal one along the row, with gates.
 
-    features: width of the maps. layers: after the first. last: width before the output, which hears all layers.
+    features: width of the maps. layers: after the first. last: width before the output, which sees all layers.
     """
 
     def __init__(self, columns, features, layers, last, channels=1):
@@ -439,7 +439,7 @@ class GatedPixelCNN(PixelModel):
             y = _gated(call(row, x) + link)
             skips = skips + call(self.skips[number], y)
             y = call(self.residuals[number], y)
-            x = x + y if number else y  # the picture itself is not passed on: a value would hear itself
+            x = x + y if number else y  # the picture itself is not passed on: a value would see itself
         return call(self.out, F.relu(call(self.last, F.relu(skips))))
 
 
@@ -471,15 +471,15 @@ class Everywhere(Layer):
     def begin(self, state, batch, columns):
         before = self.linear.weight.new_zeros(batch, 0) if state is None else state
         if before.shape[1] == self.linear.in_features:
-            raise LabError(f"This MADE is of {self.shape[0]} rows and draws no more.")
+            raise LabError(f"This MADE is of {self.shape[0]} rows and samples no more.")
         return {"before": before, "row": []}
 
     def pixel(self, x, column, memory):
         channels, row = self.shape[2], memory["row"]
         row[column:] = [x]
-        told = torch.cat([memory["before"], *row], 1)  # (batch, values * inputs): all up to this pixel
-        first = told.shape[1] // self.linear.inputs - channels
-        return torch.cat([self.linear.at(first + channel, told) for channel in range(channels)], 1)
+        values = torch.cat([memory["before"], *row], 1)  # (batch, values * inputs): all up to this pixel
+        first = values.shape[1] // self.linear.inputs - channels
+        return torch.cat([self.linear.at(first + channel, values) for channel in range(channels)], 1)
 
     @staticmethod
     def _values(x):
@@ -489,7 +489,7 @@ class Everywhere(Layer):
 
 class MADE(PixelModel):
     """arXiv 1502.03509, in the order of the rows and with one hidden layer: every value has `units` hidden units of its
-    own, which hear all values before it. Its pictures have a fixed number of rows."""
+    own, which see all values before it. Its pictures have a fixed number of rows."""
 
     def __init__(self, rows, columns, units, channels=1):
         super().__init__(columns, channels, rows=rows, units=units)
@@ -538,10 +538,10 @@ class Average(SequenceModel):
         """Outputs for every step, each from the true values before it: (batch, steps, ...)."""
         return torch.stack([model.teacher_forced(sequences) for model in self.models]).mean(0)
 
-    def loss(self, sequences, told=None):
+    def loss(self, sequences, context=None):
         """The mean of the members' losses, not that of their average: each learns as it would alone, except that
         gradients are clipped all together."""
-        return torch.stack([model.loss(sequences, told) for model in self.models]).mean()
+        return torch.stack([model.loss(sequences, context) for model in self.models]).mean()
 
     def read_in(self, inputs):
         """As each of the members."""
@@ -553,12 +553,12 @@ class Average(SequenceModel):
         stepped = [model.step(inputs, state) for model, state in zip(self.models, states, strict=True)]
         return tuple(zip(*stepped, strict=True))
 
-    def draw(self, features, temperature=0.0):
-        """The next step (batch, input_size), each value of it drawn from the average, and the averaged outputs."""
+    def sample_step(self, features, temperature=0.0):
+        """The next step (batch, input_size), each value of it sampled from the average, and the averaged outputs."""
         members = [model.places(y) for model, y in zip(self.models, features, strict=True)]
 
-        def output_at(place, told):
-            return torch.stack([member(place, told) for member in members]).mean(0)  # -> (batch, levels or 1)
+        def output_at(place, left):
+            return torch.stack([member(place, left) for member in members]).mean(0)  # -> (batch, levels or 1)
 
         return self.one_by_one(output_at, features[0], temperature)
 

@@ -70,8 +70,8 @@ def _open(path):
     except PermissionError as error:
         raise LabError(f"{path} may not be read: {error.strerror}. Change its permissions, or read a copy.") from error
     except Exception as error:  # Pillow raises of many kinds, whatever it meets first in a damaged file
-        told = f"{path} is damaged, or of a rare kind: {error}."
-        raise LabError(f"{told} Get a whole copy of the file, or export it as JPEG or PNG.") from error
+        problem = f"{path} is damaged, or of a rare kind: {error}."
+        raise LabError(f"{problem} Get a whole copy of the file, or export it as JPEG or PNG.") from error
     return picture
 
 
@@ -83,8 +83,8 @@ def _in_bytes(picture, path):
     bits, kinds = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))), tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
     if bits > 16 or set(kinds) != {1}:
         kind = {1: "unsigned", 2: "signed", 3: "floating-point"}.get(kinds[0], "unusual")
-        told = f"{path} holds {bits}-bit {kind} values, whose black and white are unknown."
-        raise LabError(f"{told} Save it with 8 bits.")
+        problem = f"{path} holds {bits}-bit {kind} values, whose black and white are unknown."
+        raise LabError(f"{problem} Save it with 8 bits.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -11,7 +11,7 @@ MNIST_RECIPE = {"batch_size": 64, "optimizer": "muon", "learning_rate": 0.01, "w
 
 @dataclass
 class Entry:
-    """A model of the race: how it is built, (rows, columns, size) -> model, and how it is trained."""
+    """A model of the benchmark: how it is built, (rows, columns, size) -> model, and how it is trained."""
 
     build: callable
     size: int | tuple
@@ -45,7 +45,7 @@ MODELS = {
     "gated-pixelcnn": Entry(lambda rows, columns, size: paper.GatedPixelCNN(columns, *size), (32, 5, 32), adam(0.008)),
 }
 
-RACE = tuple(MODELS)
+BENCHMARK = tuple(MODELS)
 # The joint row of note 5 trained with less waste: of 57 ms an update, 44 were matrix products, which bfloat16 halves or
 # better, and 13 the optimiser's, which a batch twice as large halves for each image; its rate grows with its batch.
 FAST_RECIPE = {**MNIST_RECIPE, "batch_size": 128, "learning_rate": 0.014, "bfloat16": True}

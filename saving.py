@@ -17,7 +17,7 @@ def _built(name, settings):
     models = {model.__name__: model for model in (GenModel, *paper.MODELS)}
     if name not in models:
         raise LabError(f"{name!r} is none of the models of this series, {', '.join(models)}.")
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # so that what is drawn later is what it was
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # so that what is sampled later is what it was
         return models[name](**settings)
 
 

@@ -24,7 +24,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(files, "DATA", tmp_path / "data")
     monkeypatch.setattr(bench, "ROOT", tmp_path)
-    monkeypatch.setattr(bench, "DRAWN", 2)
+    monkeypatch.setattr(bench, "SAMPLED", 2)
     monkeypatch.setattr(bench, "isolated", lambda function, *arguments: function(*arguments))
     return tmp_path
 
@@ -40,7 +40,7 @@ def test_stores_protocol_and_a_row_for_each_look(place):
     assert (protocol["training images"], protocol["measured images"], protocol["threads"]) == (128, 20, 1)
     model = helpers.GenModel(28, 4, head="joint")
     assert protocol["parameters"] == sum(weight.numel() for weight in model.parameters())
-    assert protocol["images per second"] > 0 and protocol["drawn per second"] > 0 and protocol["peak memory"] >= 0
+    assert protocol["images per second"] > 0 and protocol["sampled per second"] > 0 and protocol["peak memory"] >= 0
     assert set(table["seed"]) == {1, 2}
     for seed in (1, 2):
         own = table["seed"] == seed
@@ -150,10 +150,10 @@ def test_a_run_that_does_not_end_loses_no_other_and_is_not_stored(place, monkeyp
     loss, seeds = helpers.GenModel.loss, []
     monkeypatch.setattr(bench.torch, "manual_seed", lambda seed: seeds.append(seed))
 
-    def stopped(model, sequences, told=None):
+    def stopped(model, sequences, context=None):
         if seeds[-1] == 2:
             raise stop
-        return loss(model, sequences, told)
+        return loss(model, sequences, context)
 
     monkeypatch.setattr(helpers.GenModel, "loss", stopped)
     if stop is KeyboardInterrupt:

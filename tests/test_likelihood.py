@@ -326,7 +326,7 @@ def test_row_independent_nats_against_brute_force(source):
 
 def test_drawings_of_a_source_follow_its_probabilities(source):
     torch.manual_seed(0)
-    drawn, every = source.draw(50_000), all_sequences(2, 4)
+    drawn, every = source.sample(50_000), all_sequences(2, 4)
     pairs = drawn[:, :2].flatten(1)  # two rows: (count, values)
     counts = np.bincount((pairs * 2.0 ** torch.arange(7, -1, -1)).sum(1).long(), minlength=256)
     two_rows = datasets.KnownSource(source.rule, 2, 4)

@@ -366,38 +366,38 @@ def test_benchmark_is_loaded_with_its_protocol(tmp_path):
 
 def test_claim_that_holds_is_printed_and_recorded(capsys):
     claims = evidence.Claims()
-    claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", figure=[0.12345678, 1])
-    assert capsys.readouterr().out == "Loss falls: below 0.2 nats -> confirmed\n"
+    claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", this_run=[0.12345678, 1])
+    assert capsys.readouterr().out == "Loss falls: this run 0.1235, 1; must be below 0.2 nats -> confirmed\n"
     (row,) = claims.rows
     assert row.pop("seconds") >= 0
     assert row == {
         "claim": "Loss falls",
-        "measured": "below 0.2",
+        "this run": [0.123457, 1.0],
+        "must be": "below 0.2",
         "unit": "nats",
         "verdict": "confirmed",
-        "figure": [0.123457, 1.0],
     }
 
 
 @pytest.mark.parametrize("holds", [False, np.False_])
 def test_claim_that_fails_is_raised(holds):
-    with pytest.raises(AssertionError, match=r"Loss falls: expected below 0.2 nats .*confirmed.* but measured 0.7"):
-        evidence.Claims().check("Loss falls", holds, "below 0.2", "nats", "confirmed", figure=0.7)
+    with pytest.raises(AssertionError, match=r"Loss falls: must be below 0.2 nats .*confirmed.* but this run: 0.7"):
+        evidence.Claims().check("Loss falls", holds, "below 0.2", "nats", "confirmed", this_run=0.7)
 
 
 def test_claim_that_fails_where_nothing_is_asserted_is_said(capsys):
     claims = evidence.Claims(asserted=False)
-    claims.check("Loss falls", False, "below 0.2", "nats", "confirmed", figure=0.7)
-    claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", figure=0.1)
+    claims.check("Loss falls", False, "below 0.2", "nats", "confirmed", this_run=0.7)
+    claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", this_run=0.1)
     assert capsys.readouterr().out.splitlines() == [
-        "Loss falls: otherwise see this run's figures -> not on this picture",
-        "Loss falls: below 0.2 nats -> confirmed",
+        "Loss falls: this run 0.7; must be below 0.2 nats -> not on this picture",
+        "Loss falls: this run 0.1; must be below 0.2 nats -> confirmed",
     ]
-    assert [row["figure"] for row in claims.rows] == [[0.7], [0.1]]
+    assert [row["this run"] for row in claims.rows] == [[0.7], [0.1]]
 
 
 @pytest.mark.parametrize(
-    ("figure", "kept"),
+    ("this_run", "kept"),
     [
         ([None, 3], [None, 3.0]),
         (np.array([[0.5, np.nan], [np.inf, 2]]), [0.5, None, None, 2.0]),
@@ -405,13 +405,29 @@ def test_claim_that_fails_where_nothing_is_asserted_is_said(capsys):
         (np.float32(0.5), [0.5]),
         (torch.tensor([1, 2]), [1.0, 2.0]),
         ([], []),
-        (None, None),
+        (None, [None]),
     ],
 )
-def test_a_figure_that_is_missing_is_kept_as_null(figure, kept):
+def test_a_number_that_is_missing_is_kept_as_null(this_run, kept):
     claims = evidence.Claims(asserted=False)
-    claims.check("Smallest that restores", False, "63", "units", "a step", figure)
-    assert claims.rows[-1]["figure"] == kept
+    claims.check("Smallest that restores", False, "63", "units", "a step", this_run)
+    assert claims.rows[-1]["this run"] == kept
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([], ""),
+        ([None], "none"),
+        ([0.123456], "0.1235"),
+        ([1376.600939], "1,377"),
+        ([0.0, 0.5, None], "0, 0.5, none"),
+        ([1.0] * 5, "1"),
+        ([3.0, 1.0, 2.0, None], "1 to 3"),
+    ],
+)
+def test_numbers_of_a_run_as_text(values, text):
+    assert evidence.numbers(values) == text
 
 
 def table_of(claims, monkeypatch):
@@ -430,35 +446,37 @@ def test_table_shows_a_name_letter_by_letter(monkeypatch, name):
     from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
     claims = evidence.Claims()
-    claims.check(name, True, name, "unit", "verdict")
+    claims.check(name, True, name, "unit", "verdict", 0.5)
     table = table_of(claims, monkeypatch)
     cells = re.findall(r"<td[^>]*>(.*?)</td>", markdown2html_mistune(table["text/markdown"]))
-    assert [html.unescape(re.sub(r"</?span>", "", cell)) for cell in cells] == [name, name, "unit", "verdict"]
+    assert [html.unescape(re.sub(r"</?span>", "", cell)) for cell in cells] == [name, "0.5", name, "unit", "verdict"]
     # MathJax reads the page once it is one: a formula's border stands in an element of its own
     assert not re.search(r"[^>]\$|\\[(\[]", html.unescape("".join(cells)))
-    assert f"| {name} | {name} |" in table["text/plain"]
+    assert f"| {name} | 0.5 | {name} |" in table["text/plain"]
 
 
 def test_table_keeps_a_name_of_two_lines_in_one_row(monkeypatch):
     claims = evidence.Claims()
-    claims.check("one\ntwo", True, "1", "unit", "verdict")
-    assert table_of(claims, monkeypatch)["text/markdown"].splitlines()[2:] == ["| one<br>two | 1 | unit | verdict |"]
+    claims.check("one\ntwo", True, "1", "unit", "verdict", 1)
+    assert table_of(claims, monkeypatch)["text/markdown"].splitlines()[2:] == [
+        "| one<br>two | 1 | 1 | unit | verdict |"
+    ]
 
 
-def test_table_shows_the_claims_and_keeps_figures_in_the_metadata(monkeypatch):
+def test_table_shows_the_claims_and_keeps_numbers_in_the_metadata(monkeypatch):
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append((data, options)))
     claims = evidence.Claims()
-    claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", figure=0.123)
-    claims.check("Bits are exact", True, "1.0", "of bits", "confirmed")
+    claims.check("Loss falls", True, "below 0.2", "nats", "confirmed", this_run=0.123)
+    claims.check("Bits are exact", True, "1.0", "of bits", "confirmed", [1.0] * 4)
     claims.table()
     ((data, options),) = shown
     assert data["text/markdown"] == data["text/plain"]
     assert data["text/markdown"].splitlines() == [
-        "| claim | measured | unit | verdict |",
-        "|---|---|---|---|",
-        "| Loss falls | below 0.2 | nats | confirmed |",
-        "| Bits are exact | 1.0 | of bits | confirmed |",
+        "| claim | this run | must be | unit | verdict |",
+        "|---|---|---|---|---|",
+        "| Loss falls | 0.123 | below 0.2 | nats | confirmed |",
+        "| Bits are exact | 1 | 1.0 | of bits | confirmed |",
     ]
     assert options == {"raw": True, "metadata": {"claims": claims.rows}}
-    assert [row["figure"] for row in options["metadata"]["claims"]] == [[0.123], None]
+    assert [row["this run"] for row in options["metadata"]["claims"]] == [[0.123], [1.0] * 4]

@@ -131,7 +131,7 @@ def picture(tmp_path):
 def test_runs_to_its_end_with_small_settings_and_a_picture_of_ones_own(note, settings, picture, monkeypatch, capsys):
     printed, names = run_with(note, monkeypatch, capsys, IMAGE=picture, **{"SEEDS": [0], **settings})
     assert "Not compared with the reference curves" in printed
-    assert "otherwise" in printed and len(names["claims"].rows) > 10
+    assert "not on this picture" in printed and len(names["claims"].rows) > 10
 
 
 @pytest.mark.parametrize("shade", [0, 255])
@@ -173,7 +173,7 @@ SMALL = """import sys
 sys.path[:0] = [{root!r}]
 import evidence
 claims = evidence.Claims()
-claims.check("two and two", 2 + 2 == {four}, "4", "things", "holds", figure=2 + 2)
+claims.check("two and two", 2 + 2 == {four}, "4", "things", "holds", this_run=2 + 2)
 claims.table()"""
 
 
@@ -201,31 +201,43 @@ def nbval(folder, *arguments, **environment):
     """pytest, as the project configures it, on the notebooks of a folder."""
     for name in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
+    (folder / "tests").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "tests" / "sanitize.cfg", folder / "tests")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "-n", "0", *arguments, "."]
     return subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
 
 
-def test_nbval_passes_an_unchanged_notebook_and_fails_an_altered_output(tmp_path):
+def test_nbval_passes_other_numbers_of_a_run_and_fails_an_altered_bound(tmp_path):
+    """This run's number stands in the claim's line and in the table, and may differ; the bound may not."""
     notebook = small_notebook(tmp_path)
-    assert nbval(tmp_path).returncode == 0
     printed = next(output for output in notebook.cells[0].outputs if output.output_type == "stream")
+    table = next(output for output in notebook.cells[0].outputs if TABLE in output.get("data", {}))
+    assert "this run 4;" in printed.text and "| two and two | 4 | 4 |" in table.data[TABLE]
+    printed.text = printed.text.replace("this run 4;", "this run 4.0001, 3.9;")
+    for kind in (TABLE, "text/plain"):
+        table.data[kind] = table.data[kind].replace("| two and two | 4 |", "| two and two | 3.9 to 4.0001 |")
+    nbformat.write(notebook, tmp_path / "small.ipynb")
+    result = nbval(tmp_path)
+    assert result.returncode == 0, result.stdout
     printed.text = printed.text.replace("4 things", "5 things")
     nbformat.write(notebook, tmp_path / "small.ipynb")
     result = nbval(tmp_path)
     assert result.returncode == 1 and "5 things" in result.stdout
 
 
-def test_nbval_fails_an_altered_table(tmp_path):
+@pytest.mark.parametrize(("stored", "altered"), [("holds", "does not hold"), ("| 4 | things |", "| 5 | things |")])
+def test_nbval_fails_an_altered_table(tmp_path, stored, altered):
     notebook = small_notebook(tmp_path)
     table = next(output for output in notebook.cells[0].outputs if TABLE in output.get("data", {}))
     for kind in (TABLE, "text/plain"):
-        table.data[kind] = table.data[kind].replace("holds", "does not hold")
+        assert stored in table.data[kind]
+        table.data[kind] = table.data[kind].replace(stored, altered)
     nbformat.write(notebook, tmp_path / "small.ipynb")
     assert nbval(tmp_path).returncode == 1
 
 
 def test_a_claim_that_fails_stops_the_notebook(tmp_path):
-    with pytest.raises(Exception, match="two and two: expected 4 things"):
+    with pytest.raises(Exception, match="two and two: must be 4 things"):
         small_notebook(tmp_path, four=5)
 
 

@@ -19,13 +19,13 @@ import matplotlib.pyplot as plt
 import evidence
 import evidence
 claims = evidence.Claims()
-claims.check("sum", 2 + 2 == {four}, "4", "things", "holds", figure=4.0)
+claims.check("sum", 2 + 2 == {four}, "4", "things", "holds", this_run=4.0)
 claims.table()
 fig, ax = plt.subplots()
 plt.show()"""
 
 ROW = """from IPython.display import display
-row = {{"claim": {claim!r}, "measured": "4", "unit": "things", "verdict": "holds", "figure": [4.0], "seconds": 0.1}}
+row = {{"claim": {claim!r}, "this run": [4.0], "must be": "4", "unit": "things", "verdict": "holds", "seconds": 0.1}}
 display({{"text/plain": "a table"}}, raw=True, metadata={{"claims": [row]}})"""
 WAIT = """import pathlib, time
 for _ in range(1000):  # at most, should nobody come
@@ -38,7 +38,7 @@ def write_notebook(path, *sources, seconds=None):
     parameters = nbformat.v4.new_code_cell("IMAGE = None", metadata={"tags": ["parameters"]}, id="parameters")
     cells = [nbformat.v4.new_code_cell(source, id=f"cell-{number}") for number, source in enumerate(sources, 2)]
     if seconds is not None:
-        row = {"claim": "stale", "measured": "", "unit": "", "verdict": "", "figure": None, "seconds": seconds}
+        row = {"claim": "stale", "this run": [], "must be": "", "unit": "", "verdict": "", "seconds": seconds}
         output = nbformat.v4.new_output("display_data", {"text/plain": ""}, metadata={"claims": [row]})
         cells[-1].outputs = [output]
     nbformat.write(nbformat.v4.new_notebook(cells=[parameters, *cells]), path)
@@ -64,10 +64,10 @@ def test_leaves_notebook_page_and_plots_and_prints_the_table(folders, capsys):
     before = (series.NOTEBOOKS / "01_sums.ipynb").read_bytes()
     assert series.run(series.chosen(""), None) == 0
     printed = capsys.readouterr().out
-    assert "sum" in printed and "holds" in printed and "this run: 4.0" in printed
+    assert "sum" in printed and "holds" in printed and "this run" in printed
     assert (series.BUILD / "01_sums.html").stat().st_size > 1000
     assert (series.BUILD / "plots" / "01_sums" / "the-sum.png").is_file()
-    assert series.claims_of(nbformat.read(series.BUILD / "01_sums.ipynb", as_version=4))[0]["figure"] == [4.0]
+    assert series.claims_of(nbformat.read(series.BUILD / "01_sums.ipynb", as_version=4))[0]["this run"] == [4.0]
     assert (series.NOTEBOOKS / "01_sums.ipynb").read_bytes() == before
 
 
@@ -77,7 +77,7 @@ def test_a_failing_claim_is_named_with_its_notebook_cell_and_figure(folders, cap
     assert series.run(series.chosen(""), None) == 1
     printed = capsys.readouterr().out
     assert (
-        "FAILED: 01_wrong.ipynb, cell 2 (the-sum): AssertionError: sum: expected 4 things (holds), but measured 4.0"
+        "FAILED: 01_wrong.ipynb, cell 2 (the-sum): AssertionError: sum: must be 4 things (holds), but this run: 4.0"
         in printed
     )
     assert "02_right done" in printed  # one failure does not hide the others

@@ -316,20 +316,20 @@ def test_who_watches(monkeypatch, ipython, terminal, watched):
 # Noise on what the model is told
 
 
-def test_noise_reaches_what_is_told_and_not_what_is_predicted():
+def test_noise_reaches_the_context_and_not_what_is_predicted():
     class Listener(Slope):
-        def loss(self, sequences, told=None):
-            self.heard.append((sequences, told))
+        def loss(self, sequences, context=None):
+            self.seen.append((sequences, context))
             return self.weight
 
     model, sequences = Listener(), torch.rand(1, 200, 5)
-    model.heard = []
+    model.seen = []
     helpers.train(model, sequences, steps=2, noise=0.3)
-    for predicted, told in model.heard:
+    for predicted, context in model.seen:
         assert torch.equal(predicted, sequences)
-        changed = told != sequences
-        assert torch.equal(told[changed], 1 - sequences[changed]) and 0.2 < changed.float().mean() < 0.4
-    assert not torch.equal(model.heard[0][1], model.heard[1][1])  # anew at each step
+        changed = context != sequences
+        assert torch.equal(context[changed], 1 - sequences[changed]) and 0.2 < changed.float().mean() < 0.4
+    assert not torch.equal(model.seen[0][1], model.seen[1][1])  # anew at each step
 
 
 def test_loss_told_something_else_predicts_the_true_steps():

@@ -5,7 +5,7 @@
     python tools/bench.py --members --seeds 0 ...                           # one member of an average
     python tools/bench.py --average build/*_member*.safetensors             # once all of them are here
 
-The race: every model trains for the same seconds on all cores this process may use, one after another, each in a
+Every model trains for the same seconds on all cores this process may use, one after another, each in a
 process of its own, and is measured at four points of its budget. Time is that of training alone. Protocols:
 "mnist" is datasets.binarized_mnist, nats are means over all 10,000 test images; "digits" are scikit-learn's, 1 where a
 value is 8 or more, 500 held out, another 500 for each seed.
@@ -13,7 +13,7 @@ value is 8 or more, 500 held out, another 500 for each seed.
 The result of each model goes into build/, with --store into data/benchmarks/: a comment with command, protocol,
 machine and what else was measured, then seed, seconds, updates and nats for each look at the images. Images per second
 are a mean over the seeds; nats of training images (as many as are measured, binarised as in training), memory and speed
-of drawing are the last seed's. The learning rate falls over the whole budget, so that what stands at 60 of 150 seconds
+of sampling are the last seed's. The learning rate falls over the whole budget, so that what stands at 60 of 150 seconds
 is not what 60 seconds would give. A run that is interrupted or fails is not stored; those before it are.
 
 A member of an average is trained alone, anywhere; its weights are stored beside a table of its own. All members hold
@@ -48,7 +48,7 @@ import recipes
 import saving
 
 LOOKS = (0.1, 0.2, 0.4, 1.0)  # at the images that are measured on, as parts of the budget
-DRAWN = 256  # pictures at once, to measure the speed of drawing
+SAMPLED = 256  # pictures at once, to measure the speed of sampling
 
 
 def processor():
@@ -97,7 +97,7 @@ def run(arguments, name, seed):
     torch.manual_seed(seed)
     model = entry.build(*measured.shape[1:], arguments.size or entry.size).to(device)
     if arguments.members:
-        paper.Average([model])  # a model that cannot be averaged is told before it is trained
+        paper.Average([model])  # a model that cannot be averaged is refused before it is trained
     try:
         history = helpers.train(
             model,
@@ -118,12 +118,12 @@ def run(arguments, name, seed):
     ]
     learned = helpers.nats(model, entry.sequences(prepare(training[: len(measured)]))).mean()
     started = time.perf_counter()
-    drawn, _ = helpers.sample(model, entry.sequences(measured[:1]).shape[1], batch=DRAWN, temperature=1.0)
-    drawn.cpu()  # a GPU is waited for
+    sampled, _ = helpers.sample(model, entry.sequences(measured[:1]).shape[1], batch=SAMPLED, temperature=1.0)
+    sampled.cpu()  # a GPU is waited for
     also = {
         "nats of training images": round(float(learned), 3),
         "parameters": sum(weight.numel() for weight in model.parameters()),
-        "drawn per second": round(DRAWN / (time.perf_counter() - started), 1),
+        "sampled per second": round(SAMPLED / (time.perf_counter() - started), 1),
         "peak memory": None if held_before is None else round(most[0] - held_before),
         "training images": len(training),
         "measured images": len(measured),
@@ -177,18 +177,18 @@ def path_of(arguments, name, seeds):
     """Where the result of a model is stored; of a member of an average, or of several, the name tells which."""
     kind = {"digits": "fixed", "mnist": "static" if arguments.static else "dynamic"}[arguments.data]
     size = arguments.size or recipes.MODELS[name].size
-    told = "-".join(map(str, size)) if isinstance(size, tuple) else size
+    size_text = "-".join(map(str, size)) if isinstance(size, tuple) else size
     end = "_validation" if arguments.validation else ""
     end += f"_member{seeds[0]}" if arguments.members else ""
     folder = files.DATA / "benchmarks" if arguments.store else ROOT / "build"
-    return folder / f"{arguments.data}_{name}_{told}_{kind}_{arguments.seconds:g}s{end}.csv"
+    return folder / f"{arguments.data}_{name}_{size_text}_{kind}_{arguments.seconds:g}s{end}.csv"
 
 
 def bench(arguments, device):
     """Run all models with all seeds; returns the paths of what was stored."""
     held_out = "validation" if arguments.validation else "test"
     if arguments.data == "mnist":
-        datasets.load_mnist(arguments.mnist)  # here, so that a path that is wrong is told before anything is started
+        datasets.load_mnist(arguments.mnist)  # here, so that a path that is wrong is refused before anything is started
     paths = []
     stored_together = [[seed] for seed in arguments.seeds] if arguments.members else [arguments.seeds]
     for name, seeds in itertools.product(arguments.model, stored_together):
@@ -247,12 +247,12 @@ SEED = number(int, "a whole number of at least 0, and below 2 ** 63", lambda val
 
 
 ALIKE = ("model", "size", "data", "binarised", "budget", "unit", "training images", "measured images")  # in an average
-OWN = ("command", "device", "processor", "processes", "threads", "torch", "date")  # told of each of its members
+OWN = ("command", "device", "processor", "processes", "threads", "torch", "date")  # kept of each of its members
 
 
 def average(arguments, device):
     """Measures the average of saved members on what all of them held out, and stores it; returns the path."""
-    models, protocols, rows, told = [], [], [], []
+    models, protocols, rows, members = [], [], [], []
     for weights in arguments.average:
         protocol, table = evidence.load_benchmark(
             files.existing(Path(weights).with_suffix(".csv"), "A member's table", "Copy it here with its weights.")
@@ -260,12 +260,12 @@ def average(arguments, device):
         models.append(saving.load_model(weights).to(device))
         protocols.append(protocol)
         seed, seconds, updates, nats = (table[column][-1].item() for column in ("seed", "seconds", "updates", "nats"))
-        told.append({"seed": int(seed), "seconds": seconds, "updates": int(updates), "nats": nats})
-        told[-1] |= {key: protocol[key] for key in OWN}
+        members.append({"seed": int(seed), "seconds": seconds, "updates": int(updates), "nats": nats})
+        members[-1] |= {key: protocol[key] for key in OWN}
     different = [key for key in ALIKE if any(protocol[key] != protocols[0][key] for protocol in protocols)]
     if different:
         raise files.LabError(f"Members of an average are trained alike; these differ in {', '.join(different)}.")
-    seeds = [member["seed"] for member in told]
+    seeds = [member["seed"] for member in members]
     if len(set(seeds)) < len(seeds):
         raise files.LabError(f"Members of an average have different seeds; these have {', '.join(map(str, seeds))}.")
     shared = {key: protocols[0][key] for key in ALIKE}
@@ -274,25 +274,31 @@ def average(arguments, device):
     for count in range(1, len(models) + 1):
         joined = paper.Average(models[:count])
         nats = helpers.nats(joined, recipes.MODELS[shared["model"]].sequences(measured)).mean()
-        seconds, updates = (sum(member[key] for member in told[:count]) for key in ("seconds", "updates"))
+        seconds, updates = (sum(member[key] for member in members[:count]) for key in ("seconds", "updates"))
         rows.append((seeds[count - 1], round(seconds, 1), updates, round(float(nats), 3)))
         print(f"{count} averaged, together {seconds:.1f} s: {nats:.3f} nats per image", flush=True)
     stem = Path(arguments.average[0]).stem.removesuffix(str(seeds[0])) + "s" + "-".join(map(str, seeds))
     path = (files.DATA / "benchmarks" if arguments.store else ROOT / "build") / f"{stem}.csv"
     parameters = sum(weight.numel() for weight in joined.parameters())
     if devices.process()[0] == 0:
-        store(path, {"command": command(arguments), **shared, "parameters": parameters, "members": told}, rows)
+        store(path, {"command": command(arguments), **shared, "parameters": parameters, "members": members}, rows)
     return path
 
 
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "--model", nargs="+", choices=recipes.MODELS, default=list(recipes.RACE), help="one or more (default: the race)"
+        "--model",
+        nargs="+",
+        choices=recipes.MODELS,
+        default=list(recipes.BENCHMARK),
+        help="one or more (default: those of note 6)",
     )
     parser.add_argument("--data", choices=("mnist", "digits"), default="mnist")
     parser.add_argument("--seconds", type=SECONDS, default=150, help="of training for each run (default: 150)")
-    parser.add_argument("--size", type=SIZE, help="units, for models whose size is one number (default: the race's)")
+    parser.add_argument(
+        "--size", type=SIZE, help="units, for models whose size is one number (default: those of note 6's)"
+    )
     parser.add_argument("--static", action="store_true", help="MNIST: binarise the training images once")
     parser.add_argument("--seeds", type=SEED, nargs="+", default=[0])
     parser.add_argument("--validation", action="store_true", help="MNIST: measure on the validation images")

@@ -82,7 +82,7 @@ def chosen(prefix):
 
 
 def load(path):
-    """A notebook; the reader is told which one is damaged, before any is run."""
+    """A notebook; the reader learns which one is damaged, before any is run."""
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises many kinds: no JSON, no notebook, a version that it does not know
@@ -114,7 +114,7 @@ def set_parameters(runs, parameters):
 
 
 def claims_of(notebook):
-    """The rows of a notebook's table of claims, with the exact figures of that run."""
+    """The rows of a notebook's table of claims, with the exact numbers of that run."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     return [row for output in outputs for row in output.get("metadata", {}).get("claims", ())]
 
@@ -181,7 +181,7 @@ async def execute_cells(run, environment):
 def failure_of(run, error):
     """What went wrong, in words with notebook and cell, or None.
 
-    error: what executing the cells raised, or None. A figure that cannot be drawn leaves an error among the outputs
+    error: what executing the cells raised, or None. A figure that cannot be shown leaves an error among the outputs
         of a cell that passes.
     """
     for number, cell in enumerate(run.code, 1):
@@ -230,7 +230,7 @@ async def execute_all(runs, at_a_time, keep):
     slots = asyncio.Semaphore(at_a_time)
     progress = asyncio.create_task(show_progress(runs))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as nobodys:
-        environment["IPYTHONDIR"] = nobodys  # a reader's own IPython may draw figures as SVG, or run a script first
+        environment["IPYTHONDIR"] = nobodys  # a reader's own IPython may show figures as SVG, or run a script first
         try:
             async with asyncio.TaskGroup() as group:
                 for run in runs:
@@ -337,17 +337,20 @@ def run(notebooks, image):
 
 
 def print_table(rows):
-    """note, claim, measured, unit, verdict, seconds: the printed measurement first, this run's figures below it."""
-    head = ("note", "claim", "measured", "unit", "verdict", "seconds")
+    """Each claim with this run's numbers, the bound they must meet, the verdict, and the seconds it took."""
+    import evidence  # only here, as above
+
+    head = ("note", "claim", "this run", "must be", "unit", "verdict", "seconds")
     lines = [(note, *(str(row[key]) for key in head[1:])) for note, row in rows]
+    lines = [
+        (*line[:2], evidence.numbers(row["this run"]), *line[3:]) for line, (_, row) in zip(lines, rows, strict=True)
+    ]
     widths = [max(len(line[column]) for line in [head, *lines]) for column in range(len(head))]
     form = "  ".join(f"{{:<{width}}}" for width in widths)
     print("\n" + form.format(*head).rstrip())
     print("  ".join("-" * width for width in widths))
-    for line, (_, row) in zip(lines, rows, strict=True):
+    for line in lines:
         print(form.format(*line).rstrip())
-        if row["figure"] is not None:
-            print(f"      this run: {', '.join(str(figure) for figure in row['figure'])}")
 
 
 def reference(notebooks):

@@ -1,0 +1,120 @@
+"""Makes the README's pictures: labnotes/overview.png, and for each note a small one, labnotes/NN.png.
+
+    python tools/overview.py
+
+The wide picture is computed anew, in about a minute: a picture restored by an untrained network (note 4), digits
+sampled by a small model (note 5), and the stored benchmark (note 6). The small ones are plots that the notebooks carry.
+"""
+
+import base64
+import io
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # where helpers.py is
+
+import datasets
+import evidence
+import files
+import helpers
+import recipes
+from helpers import GenModel
+
+NOTES = ROOT / "labnotes"
+THUMBNAILS = {1: "parting", 2: "blurred", 3: "field-maps", 4: "noise-pictures", 5: "completion", 6: "field"}
+WIDTH = 480  # pixels of a small picture
+NAMES = {
+    "joint": "joint head (ours)",
+    "independent": "independent head (article)",
+    "row-lstm": "Row LSTM",
+    "diagonal-bilstm": "Diagonal BiLSTM",
+    "pixelcnn": "PixelCNN",
+    "gated-pixelcnn": "Gated PixelCNN",
+    "made": "MADE",
+    "pixel-lstm": "pixel by pixel",
+}
+
+
+def restored(size=512):
+    """The astronaut, sampled by an untrained LSTM after one least-squares solve (uint8), and whether it is exact."""
+    picture = helpers.load_picture("astronaut", size)
+    bits = helpers.to_batch(helpers.to_bit_planes(helpers.flatten(picture)), levels=2)
+    torch.manual_seed(0)
+    model = GenModel(bits.shape[-1], size)
+    helpers.fit_readout(model, bits)
+    sampled = helpers.sample(model, size)[0]
+    written = helpers.unflatten(helpers.from_bit_planes(helpers.to_levels(sampled, 2)[0]), picture.shape)
+    return written, bool((sampled == bits).all())
+
+
+def digits(count=24, columns=6):
+    """Real digits of 17 levels, and as many sampled by a small model trained on others, as two mosaics."""
+    pictures = torch.tensor(datasets.load_digits(), dtype=torch.float32) / 16  # (count, rows, columns)
+    torch.manual_seed(0)
+    model = GenModel(8, 64, head="joint", distribution="categorical", levels=17)
+    helpers.train(model, pictures[:-500], steps=600, batch_size=64, learning_rate=0.01)
+    sampled, _ = helpers.sample(model, 8, batch=count, temperature=1.0)
+    return [
+        helpers.mosaic([helpers.as_picture(one[None], (8, 8, 1)) for one in batch], columns)
+        for batch in (pictures[-count:], sampled)
+    ]
+
+
+def benchmark():
+    """Nats per test image of each model of the stored benchmark, by the name that plots use."""
+    paths = {name: files.DATA / "benchmarks" for name in recipes.BENCHMARK}
+    found = {}
+    for name, folder in paths.items():
+        (path,) = folder.glob(f"mnist_{name}_{'256_' if name in ('joint', 'independent') else ''}*dynamic_150s.csv")
+        _, table = evidence.load_benchmark(path)
+        found[NAMES[name]] = np.mean([table["nats"][table["seed"] == seed][-1] for seed in np.unique(table["seed"])])
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def wide():
+    figure, axes = plt.subplots(1, 4, figsize=(13, 3.3), width_ratios=(1, 1, 1, 1.25), layout="constrained")
+    picture, exact = restored()
+    assert exact
+    real, sampled = digits()
+    shown = {
+        "Restored bit for bit\nby an untrained LSTM": picture,
+        "Real digits\n(8 x 8, 17 levels)": real,
+        "Sampled digits\n(joint head, 10 s of training)": sampled,
+    }
+    for ax, (title, image) in zip(axes, shown.items(), strict=False):
+        image = image[..., 0] if image.shape[-1] == 1 else image
+        ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        ax.set_title(title, fontsize=12)
+        ax.axis("off")
+    nats = benchmark()
+    bars = axes[3].barh(
+        list(nats), list(nats.values()), color=["#0072B2" if "ours" in name else "#BBBBBB" for name in nats]
+    )
+    axes[3].bar_label(bars, fmt="%.1f", fontsize=9, padding=2)
+    axes[3].set(xlim=(70, 165), xticks=[])
+    axes[3].invert_yaxis()
+    axes[3].grid(False)
+    axes[3].set_title("MNIST: nats per test image\nafter 150 s on two CPU cores", fontsize=12, loc="right")
+    figure.savefig(NOTES / "overview.png", dpi=100)
+
+
+def small():
+    for number, cell_id in THUMBNAILS.items():
+        (path,) = (ROOT / "notebooks").glob(f"{number:02}_*.ipynb")
+        (cell,) = [cell for cell in nbformat.read(path, as_version=4).cells if cell.id == cell_id]
+        plot = next(output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {}))
+        image = Image.open(io.BytesIO(base64.b64decode(plot))).convert("RGB")
+        image.thumbnail((WIDTH, WIDTH))
+        image.quantize(64).save(NOTES / f"{number:02}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    small()
+    wide()
