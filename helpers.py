@@ -793,14 +793,10 @@ def leaks(model, sequences):
     """Whether any prediction depends on itself or what comes after it, by gradient, in the mode the model is in.
 
     After a value come those to its right and all later steps; where the head is independent, its whole step.
+    For models from elsewhere: causality.py.
     """
-    steps, places = sequences.shape[1:]
-    if not model.joint:
-        return any(receptive_field(model, sequences, t)[t:].any() for t in range(steps))
-    fields = (
-        receptive_field(model, sequences, t, i).flatten()[t * places + i :] for t in range(steps) for i in range(places)
-    )
-    return any(field.any() for field in fields)
+    places = np.ndindex(*sequences.shape[1:] if model.joint else sequences.shape[1:2])
+    return any(receptive_field(model, sequences, *place).ravel()[n:].any() for n, place in enumerate(places))
 
 
 def first_below(steps, values, threshold):
