@@ -288,6 +288,10 @@ def write(notebook, path):
     os.replace(unfinished, path)
 
 
+# Code that pages.show_code shows is Markdown, which the exporter sets in the letters of text, and wraps.
+CODE_IN_MARKDOWN = ".jp-RenderedMarkdown pre {font: 13px monospace; white-space: pre; overflow-x: auto}"
+
+
 def write_page_and_plots(notebook, stem):
     """An HTML page of an executed notebook, and each of its figures under the id of the cell that drew it."""
     page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": stem}})
@@ -295,6 +299,7 @@ def write_page_and_plots(notebook, stem):
     shown = [output.get("metadata", {}) for output in outputs_of(notebook) if "image/png" in output.get("data", {})]
     said = iter([metadata.get("image/png", {}).get("alt", "") for metadata in shown])
     page = re.sub(r'alt="No description[^"]*"', lambda none: f'alt="{html.escape(next(said, ""))}"', page)
+    page = page.replace("</head>", f"<style>{CODE_IN_MARKDOWN}</style></head>", 1)
     (BUILD / f"{stem}.html").write_text(page, encoding="utf-8")
     plots = BUILD / "plots" / stem
     shutil.rmtree(plots, ignore_errors=True)
