@@ -89,8 +89,8 @@ def test_the_numbers_of_the_readme_are_those_of_the_stored_runs():
     _, lasts = last_of_each_seed(ROOT / "data" / "benchmarks" / "mnist_joint-average_256-3_dynamic_1800s.csv")
     nats = [value for _, value in lasts]
     assert f"**{min(nats):.2f} to {max(nats):.2f} nats**" in readme and len(nats) == 3
-    assert number_of("01", "restored, free running: categorical")[1:3] == ("1", "1 of the pixels")
-    assert number_of("01", "restored, free running: regression")[2] == "under 0.05 of the pixels"
+    assert number_of("01", "free running, fraction of pixels right: categorical")[1:3] == ("1", "1 (all pixels)")
+    assert number_of("01", "free running, fraction of pixels right: regression")[2] == "under 0.05 (fraction)"
     assert "categorical output, in every run; with regression in none" in readme
     copying = number_of("02", "copying the row above: wrong bits below 0.1160")
     assert f"copying the row above is better in {copying[1]} of 3 pictures" in readme
