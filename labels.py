@@ -43,16 +43,6 @@ def as_it_stands(name):
     return {"text": str(name).encode("utf-8", "replace").decode("utf-8"), "parse_math": False}
 
 
-def legend(ax, names, **options):
-    """A legend of `names`, name -> what was plotted, as they stand: also one that begins with an underscore, which
-    Matplotlib would leave out. However long a name is, it takes no room from the axes."""
-    box = ax.legend(names.values(), map(str, range(len(names))), **options)
-    for text, name in zip(box.get_texts(), names, strict=True):
-        text.set(**as_it_stands(name))
-    box.set_in_layout(False)
-    return box
-
-
 # Okabe and Ito's palette, distinguished by colour-blind readers too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 plt.rcParams.update({"figure.dpi": 110, "font.size": 10, "axes.grid": True, "grid.alpha": 0.3, "image.cmap": "cividis"})
