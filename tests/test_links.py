@@ -172,11 +172,11 @@ def test_a_notebook_fetches_its_modules_on_colab_alone(published, monkeypatch):
     asked = []
     monkeypatch.setattr(os, "system", asked.append)
     monkeypatch.setattr(os, "chdir", asked.append)
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
     monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
     exec(source)
     assert asked == []
     monkeypatch.setenv("COLAB_RELEASE_TAG", "1")
-    monkeypatch.setattr(os.path, "exists", lambda path: False)
     exec(source)
     assert asked == ["git clone --quiet --depth 1 https://github.com/someone/pixelrnn series", "series/notebooks"]
 
