@@ -80,7 +80,7 @@ def benchmark():
 
 
 def wide():
-    figure, axes = plt.subplots(1, 4, figsize=(13, 3.3), width_ratios=(1, 1, 1, 1.25), layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(13, 3.3), width_ratios=(1, 1, 1, 1.5), layout="constrained")
     picture, exact = restored()
     assert exact
     real, sampled = digits()
