@@ -53,7 +53,7 @@ class Claims:
         wrong += [
             f"the baseline meets it too: {name} {numbers(values)}"
             for name, values in row["baseline"].items()
-            if any(map(meets, values))
+            if not values or any(map(meets, values))
         ]
         if wrong and self.asserted:
             raise AssertionError(f"{result}: must be {must_be}, but {'; '.join(wrong)}")
@@ -67,13 +67,16 @@ class Claims:
     def reference(self, seeds, curves, every=1):
         """The loss curves of other seeds, name -> (seeds, steps), after a check that this run's keep up with them.
 
-        Empty where they do not apply. `make reference` stores this run's curves instead.
+        Empty where they do not apply. `make reference` stores this run's curves instead. Raises LabError where the
+        stored curves are of other names.
         curves: name -> a loss curve for each of `seeds`, a loss at each `every` steps.
         """
         if RECORD in os.environ:
             by_seed = {name: dict(zip(seeds, losses, strict=True)) for name, losses in curves.items()}
             save_curves(self.path, self.settings, by_seed, every)
         elif self._stored:
+            if curves.keys() != self._stored.keys():
+                raise LabError(f"The curves in {self.path.name} are of {', '.join(self._stored)}: `make reference`.")
             floor, reached, flat = self.settings.get("floor", 0.0), [], []
             for name, band in self._stored.items():
                 own = curves[name]

@@ -24,15 +24,20 @@ def turned(pictures, order):
     choice("order", order, ORDERS)
     if pictures.shape[-1] != pictures.shape[-2]:
         raise LabError(f"Reading orders are of square pictures, not of {tuple(pictures.shape[-2:])}.")
-    pictures = pictures.transpose(-1, -2) if order & 4 else pictures
-    return pictures.flip([axis for bit, axis in ((1, -2), (2, -1)) if order & bit])
+    return _flipped(pictures.transpose(-1, -2) if order & 4 else pictures, order)
 
 
 def turned_back(pictures, order):
     """The inverse of `turned`."""
     choice("order", order, ORDERS)
-    pictures = pictures.flip([axis for bit, axis in ((1, -2), (2, -1)) if order & bit])
+    pictures = _flipped(pictures, order)
     return pictures.transpose(-1, -2) if order & 4 else pictures
+
+
+def _flipped(pictures, order):
+    """The flips of an order, each its own inverse; a copy is made only where something is flipped."""
+    axes = [axis for bit, axis in ((1, -2), (2, -1)) if order & bit]
+    return pictures.flip(axes) if axes else pictures
 
 
 class Mixture(nn.Module):

@@ -410,6 +410,8 @@ def test_a_baseline_that_meets_the_bound_is_raised():
     """What an untrained model passes is no check."""
     with pytest.raises(AssertionError, match=r"the baseline meets it too: not trained 0.4, 0.6"):
         evidence.Claims().check("right", 0.7, "over 0.5 of the pixels", not_trained=[0.4, 0.6])
+    with pytest.raises(AssertionError, match="the baseline meets it too"):  # one that was not measured is none
+        evidence.Claims().check("right", 0.7, "over 0.5 of the pixels", not_trained=[])
 
 
 @pytest.mark.parametrize("bound", ["", "fast", "below 5", "under", "over 1 to 2", "5%", "1.2.3", "under five"])
@@ -488,6 +490,13 @@ def test_a_note_with_its_own_settings_is_asserted_and_compared(reference, capsys
     assert row["this run"] == [1, 1] and row["baseline"]["never falling"][0] < 0.5
     with pytest.raises(AssertionError, match="reached in time"):
         claims.reference([0, 3], {"a model": [curves[0], np.ones(40)]})
+
+
+@pytest.mark.parametrize("names", [[], ["another"], ["a model", "another"]])
+def test_curves_of_other_names_than_the_stored_ones_are_told(names, reference):
+    curves, _ = reference
+    with pytest.raises(files.LabError, match=r"01_note.csv are of a model: `make reference`"):
+        evidence.Claims("01_note", size=8).reference([0, 3], dict.fromkeys(names, curves))
 
 
 def test_a_note_with_other_settings_is_neither(reference, capsys):

@@ -1,6 +1,7 @@
 """What a notebook is stored as: run in order, with outputs that can be compared on another machine. nbval itself runs
 beside these tests; the last ones see that it, and the checks of the notebooks, can fail."""
 
+import configparser
 import json
 import os
 import re
@@ -255,7 +256,9 @@ def test_nbval_passes_other_numbers_of_a_run_and_fails_an_altered_bound(tmp_path
     assert result.returncode == 1 and "5 things" in result.stdout
 
 
-@pytest.mark.parametrize(("stored", "altered"), [("two and two", "one and three"), ("| 4 things |", "| 5 things |")])
+@pytest.mark.parametrize(
+    ("stored", "altered"), [("two and two", "one and three"), ("| 4 things |", "| 5 things |"), ("zero 0", "one 0")]
+)
 def test_nbval_fails_an_altered_table(tmp_path, stored, altered):
     notebook = small_notebook(tmp_path)
     table = next(output for output in notebook.cells[0].outputs if TABLE in output.get("data", {}))
@@ -264,6 +267,34 @@ def test_nbval_fails_an_altered_table(tmp_path, stored, altered):
         table.data[kind] = table.data[kind].replace(stored, altered)
     nbformat.write(notebook, tmp_path / "small.ipynb")
     assert nbval(tmp_path).returncode == 1
+
+
+def test_what_is_not_compared_is_every_number_of_a_result_and_nothing_else(notebook):
+    """Other numbers in the stored tables and lines are the same to nbval; other names of results and baselines not."""
+    rules = configparser.RawConfigParser()
+    rules.read(ROOT / "tests" / "sanitize.cfg")
+
+    def compared(text):
+        for rule in rules.sections():
+            text = re.sub(rules[rule]["regex"], rules[rule]["replace"], text)
+        return text
+
+    (table,) = [output.data["text/plain"] for output in outputs(notebook) if "claims" in output.get("metadata", {})]
+    lines = "".join(output.text for output in outputs(notebook) if output.output_type == "stream")
+    lines = [line for line in lines.splitlines() if "; must be " in line]
+    rows = [row.strip("| ").split(" | ") for row in table.splitlines()[2:]]
+    assert len(rows) == len(lines) > 10
+    for row, line in zip(rows, lines, strict=True):
+        written = evidence.numbers([0.1, 2.5e-7, None, 3])
+        for baseline in (row[3:] or [""])[0].split("; "):
+            name = re.sub(r" (none|-?[\d.,]+(e-\d+)?)((, | to )(or )?(none|-?[\d.,]+(e-\d+)?))*$", "", baseline)
+            if baseline:
+                assert compared(line.replace(baseline, f"{name} {written}")) == compared(line), line
+                assert compared(line.replace(f"; {baseline}", "")) != compared(line), line
+                assert compared(line.replace(baseline, f"x{baseline}")) != compared(line), line
+    head, body = table.split("--- |\n")
+    altered = f"{head}--- |\n" + re.sub(r"(?m)^(\| [^|]+ \|) [^|]+ \|", r"\1 7.5 |", body)
+    assert compared(altered) == compared(table) and altered != table
 
 
 def test_a_claim_that_fails_stops_the_notebook(tmp_path):

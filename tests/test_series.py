@@ -73,6 +73,19 @@ def test_leaves_notebook_page_and_plots_and_prints_the_table(folders, capsys):
     assert (series.NOTEBOOKS / "01_sums.ipynb").read_bytes() == before
 
 
+def test_formulas_of_a_page_need_no_network():
+    source = "Cost `$x$` of $x_{<i}$, |\n\n$$\\begin{aligned} a &= \\frac{1}{N} \\\\ b &= 2 \\end{aligned}$$\n\n"
+    source += "```\n$y$ $$z$$\n```"
+    shown = series.with_formulas(source)
+    assert shown.count("<math ") == 2 and "`$x$`" in shown and "\n$y$ $$z$$\n" in shown
+    assert "<mfrac>" in shown and "aligned" not in shown and "&amp;" not in shown and "<mi>&" not in shown
+    for path in sorted((series.ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "markdown":
+                left = re.sub(r"(?s)```.*?```|`[^`]*`", "", series.with_formulas(cell.source))
+                assert "$" not in left and "\\" not in left, (path.name, cell.id)
+
+
 def test_a_failing_claim_is_named_with_its_notebook_cell_and_figure(folders, capsys):
     folders("01_wrong.ipynb", four=5)
     folders("02_right.ipynb", four=4)

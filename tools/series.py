@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import copy
 import html
 import logging
 import os
@@ -21,6 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import latex2mathml.converter
 import nbclient
 import nbformat
 from nbconvert import HTMLExporter
@@ -288,18 +290,42 @@ def write(notebook, path):
     os.replace(unfinished, path)
 
 
-# Code that pages.show_code shows is Markdown, which the exporter sets in the letters of text, and wraps.
-CODE_IN_MARKDOWN = ".jp-RenderedMarkdown pre {font: 13px monospace; white-space: pre; overflow-x: auto}"
+# Code that pages.show_code shows is Markdown, which the exporter sets in the letters of text, and wraps; printed lines
+# are broken within words; a long formula is wider than a phone.
+STYLE = """
+.jp-RenderedMarkdown pre {font: 13px monospace; white-space: pre; overflow-x: auto}
+.jp-RenderedText pre {word-break: normal; overflow-wrap: anywhere}
+.formula {overflow-x: auto; overflow-y: hidden; margin: 1em 0}
+"""
+
+
+def with_formulas(markdown):
+    """Markdown whose TeX has become MathML, which browsers show with no script from the network; code is as it was."""
+
+    def formula(found):
+        code, block, inline = found.groups()
+        if code:
+            return code
+        tex = (block or inline).replace("{aligned}", "{align*}")  # the name that latex2mathml knows
+        if inline:
+            return latex2mathml.converter.convert(tex)
+        return f'<div class="formula">{latex2mathml.converter.convert(tex, display="block")}</div>'
+
+    return re.sub(r"(?s)(```.*?```|`[^`]*`)|\$\$(.+?)\$\$|\$([^$\n]+?)\$", formula, markdown)
 
 
 def write_page_and_plots(notebook, stem):
     """An HTML page of an executed notebook, and each of its figures under the id of the cell that drew it."""
-    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": stem}})
+    shown = copy.deepcopy(notebook)
+    for cell in shown.cells:
+        if cell.cell_type == "markdown":
+            cell.source = with_formulas(cell.source)
+    page, _ = HTMLExporter().from_notebook_node(shown, {"metadata": {"name": stem}})
     # The exporter says of every figure that it has no description, where pages.show_figure has given it one.
-    shown = [output.get("metadata", {}) for output in outputs_of(notebook) if "image/png" in output.get("data", {})]
-    said = iter([metadata.get("image/png", {}).get("alt", "") for metadata in shown])
+    figures = [output.get("metadata", {}) for output in outputs_of(notebook) if "image/png" in output.get("data", {})]
+    said = iter([metadata.get("image/png", {}).get("alt", "") for metadata in figures])
     page = re.sub(r'alt="No description[^"]*"', lambda none: f'alt="{html.escape(next(said, ""))}"', page)
-    page = page.replace("</head>", f"<style>{CODE_IN_MARKDOWN}</style></head>", 1)
+    page = page.replace("</head>", f"<style>{STYLE}</style></head>", 1)
     (BUILD / f"{stem}.html").write_text(page, encoding="utf-8")
     plots = BUILD / "plots" / stem
     shutil.rmtree(plots, ignore_errors=True)
