@@ -159,6 +159,10 @@ def test_links_to_where_the_project_is_published_are_put_replaced_and_taken_away
             assert text.count(f"https://colab.research.google.com/github/{owner}/blob/main/{path}") == 1, name
             assert text.count(f"https://mybinder.org/v2/gh/{owner}/main?labpath={path}") == 1, name
             assert text.count(f"git clone --quiet --depth 1 https://github.com/{owner} series") == (name != "README.md")
+            if name != "README.md":
+                cells = nbformat.reads(text, as_version=4).cells
+                lines = next(cell.source for cell in cells if cell.cell_type == "code").splitlines()
+                assert len(lines) - lines.count("") <= 25 and max(map(len, lines)) <= 100  # as in every cell
         assert f"git clone https://github.com/{owner} && cd {owner.split('/')[1]}" in texts()["README.md"]
     tool.main("", root)
     assert texts() == plain

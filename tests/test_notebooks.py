@@ -286,12 +286,13 @@ def test_what_is_not_compared_is_every_number_of_a_result_and_nothing_else(noteb
     assert len(rows) == len(lines) > 10
     for row, line in zip(rows, lines, strict=True):
         written = evidence.numbers([0.1, 2.5e-7, None, 3])
-        for baseline in (row[3:] or [""])[0].split("; "):
+        for baseline in filter(None, (row[3:] or [""])[0].split("; ")):
             name = re.sub(r" (none|-?[\d.,]+(e-\d+)?)((, | to )(or )?(none|-?[\d.,]+(e-\d+)?))*$", "", baseline)
-            if baseline:
-                assert compared(line.replace(baseline, f"{name} {written}")) == compared(line), line
-                assert compared(line.replace(f"; {baseline}", "")) != compared(line), line
-                assert compared(line.replace(baseline, f"x{baseline}")) != compared(line), line
+            for text in (line, f"| {' | '.join(row)} |"):
+                assert baseline in text
+                assert compared(text.replace(baseline, f"{name} {written}")) == compared(text), text
+                assert compared(text.replace(baseline, "")) != compared(text), text
+                assert compared(text.replace(baseline, f"x{baseline}")) != compared(text), text
     head, body = table.split("--- |\n")
     altered = f"{head}--- |\n" + re.sub(r"(?m)^(\| [^|]+ \|) [^|]+ \|", r"\1 7.5 |", body)
     assert compared(altered) == compared(table) and altered != table

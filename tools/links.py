@@ -18,7 +18,8 @@ BINDER = "https://mybinder.org/"
 NOWHERE = "git clone <this repository> && cd <its folder>"
 FETCH = """import os
 
-if "COLAB_RELEASE_TAG" in os.environ and not os.path.exists("helpers.py"):  # Colab has this notebook alone
+# Colab has this notebook alone
+if "COLAB_RELEASE_TAG" in os.environ and not os.path.exists("helpers.py"):
     os.system("git clone --quiet --depth 1 https://github.com/{owner} series")
     os.chdir("series/notebooks")
 
