@@ -19,7 +19,7 @@ export NB IMAGE BENCH OWNER
 # What would change a notebook or its checks; tools/series.py says the same to those without make.
 unexport MPLBACKEND PYTHONDEVMODE PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS
 
-.PHONY: notebooks test portability links check-links lab reference bench stored lint clean setup
+.PHONY: notebooks test portability links check-links lab reference bench weights stored lint clean setup
 
 notebooks: $(READY)
 	@$(BIN)/python tools/series.py run --notebook="$$NB" --image="$$IMAGE"
@@ -50,6 +50,10 @@ reference: $(READY)
 # The benchmark: nats after some seconds, e.g. BENCH="--model joint --seconds 900"; PIXELRNN_MNIST says where MNIST is.
 bench: $(READY)
 	@$(BIN)/python -c 'import os, shlex, sys; os.execv(sys.executable, [sys.executable, "tools/bench.py", *shlex.split(os.environ["BENCH"])])'
+
+# The trained weights in data/weights/, again; digits need MNIST, and hours.
+weights: $(READY)
+	@$(BIN)/python tools/train_weights.py
 
 # The outputs that the notebooks carry.
 stored: $(READY)

@@ -40,41 +40,28 @@ def _flipped(pictures, order):
     return pictures.flip(axes) if axes else pictures
 
 
-class Mixture(nn.Module):
-    """Models of rows, one for each reading order, mixed picture by picture; nothing is learned here.
+class Orders(nn.Module):
+    """What has a likelihood as a mixture of reading orders; a kind of it says which model reads `in_order`.
 
-    orders: different numbers of ORDERS. models: for each a GenModel or an Average, whose rows are the columns of a
-    square picture, or the settings of each.
+    orders: different numbers of ORDERS. size: rows and columns of its pictures.
     """
 
-    KINDS = (helpers.GenModel, Average)
-
-    def __init__(self, orders, models):
+    def __init__(self, orders):
         super().__init__()
         self.orders = [choice("order", order, ORDERS) for order in orders]
-        self.models = nn.ModuleList(self._built(model) if isinstance(model, dict) else model for model in models)
-        sizes = {getattr(model, "input_size", None) for model in self.models if isinstance(model, self.KINDS)}
-        if not (0 < len(set(self.orders)) == len(self.orders) == len(self.models)) or len(sizes) != 1 or None in sizes:
-            raise LabError("A mixture has a model of rows (GenModel or Average) of one size for each of its orders.")
-        self.size = sizes.pop()
-        members = [{"model": type(model).__name__, **model.settings} for model in self.models]
-        self.settings = {"orders": self.orders, "models": members}
+        if not 0 < len(set(self.orders)) == len(self.orders):
+            raise LabError(f"A mixture is of one or more orders, all different; these are {self.orders}.")
 
-    def _built(self, settings):
-        kinds = {kind.__name__: kind for kind in self.KINDS}
-        return kinds[settings["model"]](**{name: value for name, value in settings.items() if name != "model"})
+    def in_order(self, order):
+        """The model that reads pictures `turned` by this order; with another order asked for, it may be another."""
+        raise NotImplementedError
 
     def nats(self, pictures, each=False):
         """Negative log-likelihood of each picture (count, rows, columns), in nats: (count,), float64, numpy.
 
         each: those of every order as well, (orders, count).
         """
-        own = np.stack(
-            [
-                helpers.nats(model, turned(pictures, order))
-                for order, model in zip(self.orders, self.models, strict=True)
-            ]
-        )
+        own = np.stack([helpers.nats(self.in_order(order), turned(pictures, order)) for order in self.orders])
         mixed = math.log(len(own)) - np.logaddexp.reduce(-own, 0)
         return (mixed, own) if each else mixed
 
@@ -83,9 +70,82 @@ class Mixture(nn.Module):
         whole("count", count)
         chosen = torch.randint(len(self.orders), (count,))
         pictures = torch.zeros(count, self.size, self.size)
-        for number, (order, model) in enumerate(zip(self.orders, self.models, strict=True)):
+        for number, order in enumerate(self.orders):
             own = chosen == number
             if own.any():
+                model = self.in_order(order)
                 sampled, _ = helpers.sample(model, self.size, batch=int(own.sum()), temperature=temperature)
                 pictures[own] = turned_back(sampled, order).to(pictures)
         return pictures
+
+
+class Mixture(Orders):
+    """Models of rows, one for each reading order, mixed picture by picture; nothing is learned here.
+
+    models: for each order a GenModel or an Average, whose rows are the columns of a square picture, or its settings.
+    """
+
+    KINDS = (helpers.GenModel, Average)
+
+    def __init__(self, orders, models):
+        super().__init__(orders)
+        self.models = nn.ModuleList(self._built(model) if isinstance(model, dict) else model for model in models)
+        sizes = {getattr(model, "input_size", None) for model in self.models if isinstance(model, self.KINDS)}
+        if len(self.orders) != len(self.models) or len(sizes) != 1 or None in sizes:
+            raise LabError("A mixture has a model of rows (GenModel or Average) of one size for each of its orders.")
+        self.size = sizes.pop()
+        members = [{"model": type(model).__name__, **model.settings} for model in self.models]
+        self.settings = {"orders": self.orders, "models": members}
+
+    def in_order(self, order):
+        return self.models[self.orders.index(order)]
+
+    def _built(self, settings):
+        kinds = {kind.__name__: kind for kind in self.KINDS}
+        return kinds[settings["model"]](**{name: value for name, value in settings.items() if name != "model"})
+
+
+class Shared(Orders):
+    """One joint row for all orders, conditioned on the order, which is drawn anew for each batch in training.
+
+    What it learns in one order serves the others (DistAug: Jun et al. 2020), and an eighth of the weights is enough.
+    settings: those of the GenModel inside (input_size, hidden_size, dropout ...); its head is joint.
+    """
+
+    def __init__(self, orders, **settings):
+        super().__init__(orders)
+        self.model = _Conditioned(**{**settings, "head": "joint"})
+        self.size, self.settings = self.model.input_size, {**self.model.settings, "orders": self.orders}
+
+    def in_order(self, order):
+        self.model.order = self.orders.index(order)
+        return self.model
+
+    def loss(self, pictures, context=None):
+        """Mean loss of a value (batch, rows, columns), in one order for the whole batch: what `train` minimises."""
+        order = self.orders[int(torch.randint(len(self.orders), ()))]
+        context = None if context is None else turned(context, order)
+        return self.in_order(order).loss(turned(pictures, order), context)
+
+
+class _Conditioned(helpers.GenModel):
+    """A GenModel that knows its order: the order sets the first hidden state, and is added to the features of a row."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        if not self.streams or self.settings["cell"] != "lstm" or self.settings["num_layers"] != 1:
+            raise LabError("One network for all orders is an LSTM of one layer and one direction, seq2seq.")
+        self.order, hidden = 0, self.settings["hidden_size"]
+        self.of_order = nn.Parameter(0.1 * torch.randn(len(ORDERS), 2, hidden))  # first state; addition to features
+
+    def features(self, inputs):
+        y, _ = self.rnn(self.read_in(inputs), self._first_state(len(inputs)))  # (batch, steps, features)
+        return y + self.of_order[self.order, 1]
+
+    def step(self, inputs, state=None):
+        y, state = self.rnn(self.read_in(inputs), self._first_state(len(inputs)) if state is None else state)
+        return y[:, -1, :] + self.of_order[self.order, 1], state
+
+    def _first_state(self, batch):
+        hidden = self.of_order[self.order, 0].expand(1, batch, -1).contiguous()  # (layers, batch, features)
+        return hidden, torch.zeros_like(hidden)

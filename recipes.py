@@ -1,8 +1,11 @@
-"""The models of the benchmark and how each is trained: what notebooks and tools/bench.py both read."""
+"""The models of the series and how each is trained: what notebooks and the tools that train both read."""
 
 from dataclasses import dataclass
 
+import torch
+
 import helpers
+import orders
 import paper
 
 # How the models of MNIST are trained, chosen on its validation images.
@@ -63,3 +66,76 @@ MODELS["joint-average"] = Entry(
     (256, 3),
     LONG_RECIPE,
 )
+
+
+# What a model of the benchmark is called in notes and plots.
+NAMES = {
+    "independent": "independent row",
+    "joint": "joint row",
+    "pixel-lstm": "pixel LSTM",
+    "row-lstm": "Row LSTM",
+    "diagonal-bilstm": "Diagonal BiLSTM",
+    "made": "MADE",
+    "pixelcnn": "PixelCNN",
+    "gated-pixelcnn": "Gated PixelCNN",
+}
+
+
+def small_models(rows, columns, channels=1, *, hidden=64, features=16, layers=1, seed=0):
+    """The eight models of the benchmark, small and untrained, all from this seed: name -> (model, sequences).
+
+    sequences: turns pictures (batch, rows, columns * channels) into the model's steps: rows, or values one by one.
+    hidden: units of the recurrent layer of the models of rows and of the pixel LSTM. features (of a channel), layers:
+    of the paper's recurrent layers.
+    """
+    width = columns * channels
+    makers = {
+        "independent row": lambda: helpers.GenModel(width, hidden),
+        "joint row": lambda: helpers.GenModel(width, hidden, head="joint"),
+        "pixel LSTM": lambda: helpers.GenModel(1, hidden),
+        "Row LSTM": lambda: paper.PixelRNN(columns, paper.RowLSTM, features * channels, layers, channels),
+        "Diagonal BiLSTM": lambda: paper.PixelRNN(columns, paper.DiagonalBiLSTM, features * channels, layers, channels),
+        "MADE": lambda: paper.MADE(rows, columns, 10, channels),
+        "PixelCNN": lambda: paper.PixelCNN(columns, features * channels, 5, 30, channels),
+        "Gated PixelCNN": lambda: paper.GatedPixelCNN(columns, features * channels, 4, 30, channels),
+    }
+    models = {}
+    for name, make in makers.items():
+        torch.manual_seed(seed)
+        step = "pixel" if name == "pixel LSTM" else "row"
+        models[name] = make(), Entry(make, hidden, {}, step).sequences
+    return models
+
+
+@dataclass
+class Weights:
+    """Stored weights (data/weights/): the networks they are made of, and how each is trained."""
+
+    what: str
+    data: str
+    build: callable  # () -> a network, untrained
+    members: tuple  # (order, seed) of each network; an order of None: one network for all orders
+    updates: int
+    training: dict
+    shared: bool = False
+
+
+WEIGHTS = {
+    "digits": Weights(
+        "mixture of joint rows of 256 units, one for each reading order",
+        "MNIST, first 50,000 training images, binarised anew for each batch (dynamic)",
+        lambda: helpers.GenModel(28, 256, head="joint"),
+        ((0, 0), (3, 0)),
+        2500,
+        {**LONG_RECIPE, "bfloat16": False},
+    ),
+    "letters": Weights(
+        "one joint row of 256 units for all eight reading orders",
+        "letters.load_letters, training part, binary",
+        lambda: orders.Shared(list(orders.ORDERS), input_size=28, hidden_size=256, dropout=0.1),
+        ((None, 0),),
+        1200,
+        {**MNIST_RECIPE, "learning_rate": 0.005, "weight_decay": 0.1},
+        shared=True,
+    ),
+}

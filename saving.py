@@ -15,7 +15,7 @@ from helpers import GenModel
 
 def _built(name, settings):
     """The model of this series with that name and these settings, and new weights, on the CPU."""
-    models = {model.__name__: model for model in (GenModel, *paper.MODELS, orders.Mixture)}
+    models = {model.__name__: model for model in (GenModel, *paper.MODELS, orders.Mixture, orders.Shared)}
     if name not in models:
         raise LabError(f"{name!r} is none of the models of this series, {', '.join(models)}.")
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # so that what is sampled later is what it was

@@ -30,6 +30,19 @@ def mixture(*of):
     return mixed
 
 
+def shared(*of):
+    """One network for these orders, far from uniform."""
+    torch.manual_seed(0)
+    model = orders.Shared(of, input_size=3, hidden_size=8)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(2)
+    return model
+
+
+either = pytest.mark.parametrize("build", [mixture, shared])
+
+
 @pytest.mark.parametrize("order", orders.ORDERS)
 def test_turned_pictures_come_back(order):
     pictures = torch.rand(2, 5, 5)
@@ -46,13 +59,15 @@ def test_the_orders_are_the_eight_symmetries_of_a_square():
     assert orders.turned(torch.tensor(picture), 4).numpy().tolist() == picture.T.tolist()
 
 
-def test_probabilities_of_all_pictures_sum_to_one():
-    mixed = mixture(0, 3, 4, 7)
+@either
+def test_probabilities_of_all_pictures_sum_to_one(build):
+    mixed = build(0, 3, 4, 7)
     assert np.exp(-mixed.nats(PICTURES)).sum() == pytest.approx(1, abs=1e-6)
 
 
-def test_nats_are_those_of_the_mean_probability_and_at_most_their_mean():
-    mixed, own = mixture(0, 3, 4).nats(PICTURES, each=True)
+@either
+def test_nats_are_those_of_the_mean_probability_and_at_most_their_mean(build):
+    mixed, own = build(0, 3, 4).nats(PICTURES, each=True)
     assert own.shape == (3, 512) and np.abs(own[0] - own[1]).max() > 0.1
     assert mixed == pytest.approx(-np.log(np.exp(-own).mean(0)), rel=1e-9)
     assert (mixed <= own.mean(0) + 1e-9).all() and (mixed >= own.min(0) - 1e-9).all()
@@ -72,11 +87,12 @@ def test_each_order_is_causal_in_its_own_order(order):
             assert reached == set(places[:step]), (order, mode, place)
 
 
-def test_samples_are_of_the_mixture():
+@either
+def test_samples_are_of_the_mixture(build):
     """A chi-square test against the exact probabilities of all pictures."""
     from scipy.stats import chisquare
 
-    mixed, count = mixture(0, 3, 4), 20_000
+    mixed, count = build(0, 3, 4), 20_000
     torch.manual_seed(0)
     sampled = mixed.sample(count).flatten(1)
     seen = np.bincount((sampled @ 2.0 ** torch.arange(8, -1, -1)).int().numpy(), minlength=512)
@@ -86,8 +102,9 @@ def test_samples_are_of_the_mixture():
     assert chisquare(seen, other * seen.sum() / other.sum()).pvalue < 1e-3  # another model's probabilities are refused
 
 
-def test_a_mixture_is_kept_in_a_file(tmp_path):
-    mixed = mixture(0, 5, 6)
+@either
+def test_a_mixture_is_kept_in_a_file(tmp_path, build):
+    mixed = build(0, 5, 6)
     saving.save_model(mixed, tmp_path / "mixture.safetensors")
     again = saving.load_model(tmp_path / "mixture.safetensors")
     assert again.settings == mixed.settings and (again.nats(PICTURES) == mixed.nats(PICTURES)).all()
@@ -108,6 +125,40 @@ def test_a_mixture_is_kept_in_a_file(tmp_path):
 def test_what_is_no_mixture_is_told(of, models):
     with pytest.raises(files.LabError, match=r"order"):
         orders.Mixture(of, models)
+
+
+@pytest.mark.parametrize("order", orders.ORDERS)
+def test_one_network_for_all_orders_is_causal_in_each(order):
+    model = shared(*orders.ORDERS).in_order(order)
+    for mode in (True, False):
+        assert not helpers.leaks(model.train(mode), PICTURES[:4])
+
+
+def test_one_network_depends_on_the_order_it_is_conditioned_on():
+    model = shared(0, 3)
+    first, second = (helpers.nats(model.in_order(order), PICTURES) for order in (0, 3))
+    assert np.abs(first - second).min() > 1e-3
+    model.orders = [3, 0]  # the numbers decide which of the two it is
+    assert (helpers.nats(model.in_order(3), PICTURES) == first).all()
+
+
+def test_one_network_learns_in_all_of_its_orders():
+    """Pictures whose first row is random and whose others repeat it: in each order a copy is there to be found."""
+    torch.manual_seed(0)
+    pictures = torch.randint(0, 2, (64, 1, 3)).float().expand(-1, 3, -1)
+    model = orders.Shared(orders.ORDERS, input_size=3, hidden_size=16)
+    _, before = model.nats(pictures, each=True)
+    helpers.train(model, pictures, steps=300, learning_rate=0.02)
+    _, after = model.nats(pictures, each=True)
+    assert before.mean(1).min() > 5 and after.mean(1).max() < 3  # the least possible: 3 ln 2 = 2.08
+
+
+@pytest.mark.parametrize(
+    "settings", [{"cell": "gru"}, {"num_layers": 2}, {"bidirectional": True}, {"output": "seq2vec", "window": 2}]
+)
+def test_one_network_for_all_orders_refuses_what_it_cannot_condition(settings):
+    with pytest.raises(files.LabError, match="One network for all orders"):
+        orders.Shared([0, 1], input_size=3, hidden_size=8, **settings)
 
 
 def test_pictures_that_are_not_square_are_told():

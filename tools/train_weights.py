@@ -1,0 +1,114 @@
+"""Trains the weights in data/weights/ again: `make weights`.
+
+    python tools/train_weights.py [letters digits] [--updates N] [--folder build]
+
+Each network trains on one core, in a process of its own, as many at once as there are cores, for a number of updates
+that does not depend on the machine. recipes.WEIGHTS says which networks they are. Digits need MNIST (--mnist, or the
+environment variable PIXELRNN_MNIST). Nats are means over all held-out pictures, validation and test, measured on the
+weights as they are stored, in 16 bits; how much that moves them is told on the card.
+"""
+
+import argparse
+import concurrent.futures
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # where helpers.py is
+
+import datasets
+import files
+import helpers
+import letters
+import orders
+import recipes
+import weights
+
+LICENCES = {
+    "letters": "DejaVu fonts 2.37 as matplotlib carries them: Bitstream Vera and Arev licences",
+    "digits": "MNIST, LeCun, Cortes and Burges: Creative Commons Attribution-Share Alike 3.0",
+}
+
+
+def pictures(name, mnist=None):
+    """Training, validation and test pictures, float32 (count, 28, 28)."""
+    if name == "digits":
+        return datasets.binarized_mnist(mnist)
+    return [torch.tensor(part, dtype=torch.float32) for part in letters.load_letters()]
+
+
+def train(name, member, updates, mnist):
+    """One network of stored weights, trained in one order, or in all that it shares."""
+    torch.set_num_threads(1)
+    recipe, (order, seed) = recipes.WEIGHTS[name], member
+    training = pictures(name, mnist)[0]
+    torch.manual_seed(seed)
+    model = recipe.build()
+    training = training if order is None else orders.turned(training, order).contiguous()
+    prepare = torch.bernoulli if name == "digits" else None
+    helpers.train(model, training, steps=updates, prepare=prepare, **recipe.training)
+    return model
+
+
+def measured(model, parts):
+    """Mean nats of validation and test pictures, of the mixture and of each order by itself."""
+    nats = {}
+    for part, images in zip(("validation", "test"), parts[1:], strict=True):
+        mixed, own = model.nats(images, each=True)
+        nats[part] = {"mixture": round(float(mixed.mean()), 3), "orders": np.round(own.mean(1), 3).tolist()}
+    return nats
+
+
+def make(name, updates, mnist, folder):
+    recipe = recipes.WEIGHTS[name]
+    updates = updates or recipe.updates
+    parts = pictures(name, mnist)  # here, so that a missing MNIST is told before anything is trained
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+        members = [pool.submit(train, name, member, updates, mnist) for member in recipe.members]
+        models = [member.result() for member in members]
+    model = models[0] if recipe.shared else orders.Mixture([order for order, _ in recipe.members], models)
+    exact = measured(model, parts)
+    card = {
+        "what": recipe.what,
+        "data": recipe.data,
+        "command": f"python tools/train_weights.py {name}"
+        + (f" --updates {updates}" if updates != recipe.updates else ""),
+        "updates": updates,
+        "training": recipe.training,
+        "members": recipe.members,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "licence of what it learned from": LICENCES[name],
+        "torch": torch.__version__,
+    }
+    weights.store(name, model, card, folder)
+    stored, _ = weights.load(name, folder)
+    card["nats"] = measured(stored, parts)
+    card["nats in 32 bits"] = exact
+    for path in weights.store(name, model, card, folder):
+        print(f"Stored in {path}.")
+    print(f"{name}: {card['nats']}")
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("names", nargs="*", help=f"which of {', '.join(weights.NAMES)} (default: all)")
+    parser.add_argument("--updates", type=int, help="of each network (default: those of recipes.WEIGHTS)")
+    parser.add_argument("--mnist", help="a path, or 'download' (default: the environment variable PIXELRNN_MNIST)")
+    parser.add_argument("--folder", type=Path, default=weights.FOLDER, help="where to (default: data/weights/)")
+    arguments = parser.parse_args(words)
+    try:
+        updates = None if arguments.updates is None else files.whole("--updates", arguments.updates)
+        for name in [files.choice("A name", name, weights.NAMES) for name in arguments.names or weights.NAMES]:
+            make(name, updates, arguments.mnist, arguments.folder)
+    except files.LabError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

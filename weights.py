@@ -1,0 +1,48 @@
+"""Trained weights that come with the series, in data/weights/: what notebooks sample from, so that none has to train.
+
+Beside each file of weights lies its card, a JSON file: on what data and by what protocol it was trained, with which
+command, the nats it reaches, the licence of what it learned from, and the checksum of the weights.
+"""
+
+import copy
+import hashlib
+import json
+
+import files
+import saving
+
+NAMES = ("digits", "letters")
+FOLDER = files.DATA / "weights"
+FORMAT = 1  # of the card and of the weights beside it; another number is another way to read them
+ADVICE = "`git checkout data/weights` brings back the stored files, `make weights` trains them again."
+
+
+def load(name, folder=None):
+    """A stored model, float32, on the CPU, in evaluation mode, and its card (a dict).
+
+    name: one of NAMES. folder: data/weights/, if not given.
+    Raises LabError where a file is missing or damaged, of another format, or not the one that its card describes.
+    """
+    path = (folder or FOLDER) / f"{files.choice('name', name, NAMES)}.safetensors"
+    with files.reading(path.with_suffix(".json"), "The card of stored weights", ADVICE) as file:
+        card = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(card, dict) or card.get("format") != FORMAT:
+            kind = card.get("format") if isinstance(card, dict) else None
+            raise files.LabError(f"It is of format {kind!r}; this version of the series reads format {FORMAT}")
+    with files.reading(path, "Stored weights", ADVICE) as file:
+        if hashlib.sha256(file.read_bytes()).hexdigest() != card.get("sha256"):
+            raise files.LabError("Its checksum is not the one on its card")
+    return saving.load_model(path).float(), card
+
+
+def store(name, model, card, folder=None):
+    """Write a model in 16 bits, and its card; the old files stay where one cannot be written. Returns their paths.
+
+    card: what `load` gives back with it; format and checksum are added here.
+    """
+    path = (folder or FOLDER) / f"{files.choice('name', name, NAMES)}.safetensors"
+    saving.save_model(copy.deepcopy(model).half(), path)
+    card = {"format": FORMAT, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), **card}
+    with files.written_whole(path.with_suffix(".json"), "A name for the card") as unfinished:
+        unfinished.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    return path, path.with_suffix(".json")
