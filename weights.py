@@ -13,6 +13,7 @@ import saving
 
 NAMES = ("digits", "letters")
 FOLDER = files.DATA / "weights"
+FIRST = 200  # test pictures whose nats stand on the card by themselves
 FORMAT = 1  # of the card and of the weights beside it; another number is another way to read them
 ADVICE = "`git checkout data/weights` brings back the stored files, `make weights` trains them again."
 

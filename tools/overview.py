@@ -2,8 +2,9 @@
 
     python tools/overview.py
 
-The wide picture is computed anew, in about a minute: a picture restored by an untrained network (note 4), digits
-sampled by a small model (note 5), and the stored benchmark (note 6). The small ones are plots that the notebooks carry.
+The wide picture is computed anew, in about a minute: a picture restored by an untrained network (note 4), letters and
+digits sampled from the stored weights (note 8), and the stored benchmark (note 7). The small ones are plots that the
+notebooks carry.
 """
 
 import base64
@@ -20,27 +21,18 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where helpers.py is
 
-import datasets
+import diagrams
 import evidence
 import files
 import helpers
 import recipes
+import weights
 from helpers import GenModel
 from labels import color_of
 
 NOTES = ROOT / "labnotes"
 THUMBNAILS = {1: "parting", 2: "blurred", 3: "field-maps", 4: "noise-pictures", 5: "completion", 6: "field"}
 WIDTH = 480  # pixels of a small picture
-NAMES = {
-    "joint": "joint head (ours)",
-    "independent": "independent head (article)",
-    "row-lstm": "Row LSTM",
-    "diagonal-bilstm": "Diagonal BiLSTM",
-    "pixelcnn": "PixelCNN",
-    "gated-pixelcnn": "Gated PixelCNN",
-    "made": "MADE",
-    "pixel-lstm": "pixel by pixel",
-}
 
 
 def restored(size=512):
@@ -55,17 +47,11 @@ def restored(size=512):
     return written, bool((sampled == bits).all())
 
 
-def digits(count=24, columns=6):
-    """Real digits of 17 levels, and as many sampled by a small model trained on others, as two mosaics."""
-    pictures = torch.tensor(datasets.load_digits(), dtype=torch.float32) / 16  # (count, rows, columns)
+def sampled(name, count=36, columns=6):
+    """Pictures sampled from stored weights, in one."""
+    model, _ = weights.load(name)
     torch.manual_seed(0)
-    model = GenModel(8, 64, head="joint", distribution="categorical", levels=17)
-    helpers.train(model, pictures[:-500], steps=600, batch_size=64, learning_rate=0.01)
-    sampled, _ = helpers.sample(model, 8, batch=count, temperature=1.0)
-    return [
-        helpers.mosaic([helpers.as_picture(one[None], (8, 8, 1)) for one in batch], columns)
-        for batch in (pictures[-count:], sampled)
-    ]
+    return diagrams.sheet(model.sample(count), columns)
 
 
 def benchmark():
@@ -75,7 +61,9 @@ def benchmark():
     for name, folder in paths.items():
         (path,) = folder.glob(f"mnist_{name}_{'256_' if name in ('joint', 'independent') else ''}*dynamic_150s.csv")
         _, table = evidence.load_benchmark(path)
-        found[NAMES[name]] = np.mean([table["nats"][table["seed"] == seed][-1] for seed in np.unique(table["seed"])])
+        found[recipes.NAMES[name]] = np.mean(
+            [table["nats"][table["seed"] == seed][-1] for seed in np.unique(table["seed"])]
+        )
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
@@ -83,11 +71,10 @@ def wide():
     figure, axes = plt.subplots(1, 4, figsize=(13, 3.3), width_ratios=(1, 1, 1, 1.5), layout="constrained")
     picture, exact = restored()
     assert exact
-    real, sampled = digits()
     shown = {
         "Written by a random LSTM\nwith a fitted readout": picture,
-        "Real digits\n(8 x 8, 17 levels)": real,
-        "Sampled digits\n(joint head, 10 s of training)": sampled,
+        "Letters that nobody wrote:\nsamples": sampled("letters"),
+        "Digits that nobody wrote:\nsamples": sampled("digits"),
     }
     for ax, (title, image) in zip(axes, shown.items(), strict=False):
         image = image[..., 0] if image.shape[-1] == 1 else image

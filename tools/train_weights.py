@@ -56,22 +56,29 @@ def train(name, member, updates, mnist):
 
 
 def measured(model, parts):
-    """Mean nats of validation and test pictures, of the mixture and of each order by itself."""
+    """Mean nats of validation and test pictures, of the mixture and of each order by itself; and of the first test
+    pictures alone, for a check that takes seconds."""
     nats = {}
     for part, images in zip(("validation", "test"), parts[1:], strict=True):
         mixed, own = model.nats(images, each=True)
         nats[part] = {"mixture": round(float(mixed.mean()), 3), "orders": np.round(own.mean(1), 3).tolist()}
-    return nats
+    return nats | {f"first {weights.FIRST} of test": round(float(mixed[: weights.FIRST].mean()), 3)}
 
 
-def make(name, updates, mnist, folder):
+def networks(name, updates, mnist):
+    """All networks of stored weights, trained, each in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+        members = [pool.submit(train, name, member, updates, mnist) for member in recipes.WEIGHTS[name].members]
+        return [member.result() for member in members]
+
+
+def make(name, updates=None, mnist=None, folder=None):
+    """Train, measure and store; updates: of each network, those of its recipe if not given."""
     recipe = recipes.WEIGHTS[name]
     updates = updates or recipe.updates
     parts = pictures(name, mnist)  # here, so that a missing MNIST is told before anything is trained
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
-        members = [pool.submit(train, name, member, updates, mnist) for member in recipe.members]
-        models = [member.result() for member in members]
+    models = networks(name, updates, mnist)
     model = models[0] if recipe.shared else orders.Mixture([order for order, _ in recipe.members], models)
     exact = measured(model, parts)
     card = {
@@ -100,7 +107,7 @@ def main(words=None):
     parser.add_argument("names", nargs="*", help=f"which of {', '.join(weights.NAMES)} (default: all)")
     parser.add_argument("--updates", type=int, help="of each network (default: those of recipes.WEIGHTS)")
     parser.add_argument("--mnist", help="a path, or 'download' (default: the environment variable PIXELRNN_MNIST)")
-    parser.add_argument("--folder", type=Path, default=weights.FOLDER, help="where to (default: data/weights/)")
+    parser.add_argument("--folder", type=Path, help="where to (default: data/weights/)")
     arguments = parser.parse_args(words)
     try:
         updates = None if arguments.updates is None else files.whole("--updates", arguments.updates)

@@ -1,0 +1,170 @@
+"""The weights that come with the series: they are the ones on their cards, reach what these say, and damage is told."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+import train_weights
+
+import files
+import helpers
+import letters
+import orders
+import recipes
+import weights
+
+each = pytest.mark.parametrize("name", weights.NAMES)
+
+
+@each
+def test_stored_weights_are_small_and_have_a_card(name):
+    model, card = weights.load(name)
+    path = weights.FOLDER / f"{name}.safetensors"
+    assert path.stat().st_size <= 4_000_000
+    assert card["parameters"] == sum(weight.numel() for weight in model.parameters())
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32} and not model.training
+    assert {"what", "data", "command", "updates", "nats", "licence of what it learned from", "torch"} <= set(card)
+
+
+@each
+def test_the_recipe_is_the_one_that_the_card_tells(name):
+    _, card = weights.load(name)
+    recipe = recipes.WEIGHTS[name]
+    assert (card["what"], card["data"], card["updates"]) == (recipe.what, recipe.data, recipe.updates)
+    assert card["training"] == recipe.training and card["members"] == json.loads(json.dumps(recipe.members))
+
+
+@each
+def test_storing_in_16_bits_moves_the_nats_by_less_than_a_hundredth(name):
+    _, card = weights.load(name)
+    for part in ("validation", "test"):
+        assert abs(card["nats"][part]["mixture"] - card["nats in 32 bits"][part]["mixture"]) < 0.01
+
+
+def test_the_weights_of_letters_reach_the_nats_on_their_card():
+    model, card = weights.load("letters")
+    test = torch.tensor(letters.load_letters().test[: weights.FIRST], dtype=torch.float32)
+    stored = card["nats"][f"first {weights.FIRST} of test"]
+    assert model.nats(test).mean() == pytest.approx(stored, abs=0.05)
+    torch.manual_seed(0)
+    assert orders.Shared(**model.settings).nats(test).mean() > 5 * stored
+
+
+@pytest.mark.skipif(not os.environ.get("PIXELRNN_MNIST"), reason="MNIST is not given")
+def test_the_weights_of_digits_reach_the_nats_on_their_card():
+    model, card = weights.load("digits")
+    test = train_weights.pictures("digits")[2][: weights.FIRST]
+    assert model.nats(test).mean() == pytest.approx(card["nats"][f"first {weights.FIRST} of test"], abs=0.05)
+
+
+@each
+def test_samples_are_far_from_those_of_an_untrained_model(name):
+    """Judged by the stored model: its own samples cost what held-out pictures do, an untrained network's far more."""
+    model, card = weights.load(name)
+    torch.manual_seed(0)
+    own = model.nats(model.sample(32)).mean()
+    untrained = orders.Shared(orders.ORDERS, input_size=28, hidden_size=8).sample(32)
+    assert own == pytest.approx(card["nats"]["test"]["mixture"], rel=0.35)
+    assert model.nats(untrained).mean() > 5 * own
+
+
+# --- Damage -----------------------------------------------------------------------------------------------------------
+
+
+def small():
+    return orders.Mixture([0, 3], [helpers.GenModel(4, 3, head="joint") for _ in range(2)])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    weights.store("letters", small(), {"what": "small"}, tmp_path)
+    return tmp_path
+
+
+def test_what_is_stored_comes_back_in_32_bits(folder):
+    model, card = weights.load("letters", folder)
+    assert card["what"] == "small" and model.orders == [0, 3]
+    pictures = torch.rand(3, 4, 4).round()
+    torch.manual_seed(0)
+    assert np.allclose(model.nats(pictures), small().nats(pictures), atol=0.01)
+
+
+def test_weights_that_are_not_those_of_the_card_are_refused(folder):
+    path = folder / "letters.safetensors"
+    data = bytearray(path.read_bytes())
+    for place in (0, 20, len(data) // 2, len(data) - 1):
+        data[place] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(files.LabError, match=r"checksum is not the one on its card.*make weights"):
+            weights.load("letters", folder)
+        data[place] ^= 1
+    path.write_bytes(data[:-1])
+    with pytest.raises(files.LabError, match="checksum"):
+        weights.load("letters", folder)
+    path.write_bytes(data)
+    weights.load("letters", folder)
+
+
+@pytest.mark.parametrize("missing", ["letters.safetensors", "letters.json"])
+def test_missing_weights_are_told(folder, missing):
+    (folder / missing).unlink()
+    with pytest.raises(files.LabError, match=rf"no file .*{missing}.*git checkout data/weights"):
+        weights.load("letters", folder)
+
+
+@pytest.mark.parametrize("card", ["", "{", "[]", "null", "{}", '{"format": 2}', '{"format": "1"}', "\xff"])
+def test_a_card_of_another_format_is_told(folder, card):
+    (folder / "letters.json").write_text(card, encoding="latin-1")
+    with pytest.raises(files.LabError, match=r"letters.json is damaged or is something else.*make weights"):
+        weights.load("letters", folder)
+
+
+@pytest.mark.parametrize("name", ["Letters", "../letters", "", None])
+def test_other_names_are_told(name):
+    with pytest.raises(files.LabError, match="name must be one of 'digits', 'letters'"):
+        weights.load(name)
+
+
+# --- make weights -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few(tmp_path, monkeypatch):
+    """Few pictures, and all in this process."""
+    pictures = torch.zeros(300, 28, 28)
+    pictures[:, 10:18, 10:18] = 1
+    monkeypatch.setattr(train_weights, "pictures", lambda name, mnist=None: [pictures, pictures[:7], pictures[:5]])
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+
+    def networks(name, updates, mnist):
+        return [train_weights.train(name, member, updates, mnist) for member in recipes.WEIGHTS[name].members]
+
+    monkeypatch.setattr(train_weights, "networks", networks)
+    return tmp_path
+
+
+@each
+def test_weights_are_trained_measured_and_stored(few, name, capsys):
+    train_weights.main([name, "--updates", "12", "--folder", str(few)])
+    model, card = weights.load(name, few)
+    assert str(few) in capsys.readouterr().out and str(few) not in json.dumps(card)
+    assert card["command"] == f"python tools/train_weights.py {name} --updates 12" and card["updates"] == 12
+    pictures = train_weights.pictures(name)[2]
+    assert card["nats"]["test"]["mixture"] == pytest.approx(model.nats(pictures).mean(), abs=0.01)
+    assert card["nats"]["test"]["mixture"] < 0.9 * 784 * np.log(2)  # an untrained network: 784 ln 2
+    nats = helpers.nats(model.in_order(3), orders.turned(pictures, 3)).mean()
+    assert card["nats"]["test"]["orders"][model.orders.index(3)] == pytest.approx(nats, abs=0.01)
+
+
+@pytest.mark.parametrize(("words", "told"), [(["numbers"], "A name must be one of"), (["--updates", "0"], "--updates")])
+def test_what_cannot_be_trained_is_told(words, told):
+    with pytest.raises(SystemExit, match=told):
+        train_weights.main(words)
+
+
+def test_digits_without_mnist_say_what_to_do_before_anything_is_trained(monkeypatch):
+    monkeypatch.delenv("PIXELRNN_MNIST", raising=False)
+    with pytest.raises(SystemExit, match="Set the environment variable PIXELRNN_MNIST"):
+        train_weights.main(["digits"])
