@@ -312,12 +312,12 @@ def main(words=None):
         nargs="+",
         choices=recipes.MODELS,
         default=list(recipes.BENCHMARK),
-        help="one or more (default: those of note 6)",
+        help="one or more (default: those of note 7)",
     )
     parser.add_argument("--data", choices=("mnist", "letters", "digits"), default="mnist")
     parser.add_argument("--seconds", type=SECONDS, default=150, help="of training for each run (default: 150)")
     parser.add_argument(
-        "--size", type=SIZE, help="units, for models whose size is one number (default: those of note 6's)"
+        "--size", type=SIZE, help="units, for models whose size is one number (default: those of note 7)"
     )
     parser.add_argument("--static", action="store_true", help="MNIST: binarise the training images once")
     parser.add_argument("--seeds", type=SEED, nargs="+", default=[0])
