@@ -168,3 +168,16 @@ def test_digits_without_mnist_say_what_to_do_before_anything_is_trained(monkeypa
     monkeypatch.delenv("PIXELRNN_MNIST", raising=False)
     with pytest.raises(SystemExit, match="Set the environment variable PIXELRNN_MNIST"):
         train_weights.main(["digits"])
+
+
+# --- What is said of them ---------------------------------------------------------------------------------------------
+
+
+@each
+def test_the_table_of_the_weights_is_that_of_their_cards(name):
+    _, card = weights.load(name)
+    size, nats = (weights.FOLDER / f"{name}.safetensors").stat().st_size, card["nats"]
+    told = [name, card["what"], f"{card['updates']:,}", f"{card['parameters']:,}", f"{size:,}"]
+    told += [f"{nats[part]['mixture']:.2f}" for part in ("validation", "test")]
+    told += [f"{np.mean(nats['test']['orders']):.2f}"]
+    assert f"| {' | '.join(told)} |" in (weights.FOLDER / "README.md").read_text(encoding="utf-8")
