@@ -84,7 +84,7 @@ def test_has_a_figure_with_a_title_and_a_table_of_claims(notebook):
     assert len([output for output in outputs(notebook) if "claims" in output.get("metadata", {})]) == 1
 
 
-REWRITTEN = [path for path in PATHS if path.name[:2] in ("01", "02", "03", "04", "06")]  # the others are to follow
+REWRITTEN = [path for path in PATHS if path.name[:2] in ("01", "02", "03", "04", "06", "07", "08")]  # 05 is to follow
 
 
 @pytest.fixture(params=REWRITTEN, ids=lambda path: path.stem)
@@ -156,6 +156,7 @@ def picture(tmp_path):
         ("02", {"SIZE": 4, "STEPS": 1}),
         ("03", {"SIZE": helpers.np.int64(8), "STEPS": 2, "SEEDS": 1}),
         ("04", {"SIZE": 5, "STEPS": 1, "FULL": 16}),
+        ("07", {"STEPS": 2, "HIDDEN": 8}),
     ],
 )
 def test_runs_to_its_end_with_small_settings_and_a_picture_of_ones_own(note, settings, picture, monkeypatch, capsys):
@@ -189,6 +190,9 @@ def test_a_picture_of_one_colour_is_one_too(shade, tmp_path, monkeypatch, capsys
         ("03", "SEEDS", [0, "1"], 0),
         ("04", "SIZE", 1, 2),
         ("04", "FULL", 1, 2),
+        ("07", "STEPS", 0, 1),
+        ("07", "SEEDS", [], "at least one"),
+        ("07", "LAYERS", 0, 1),
     ],
 )
 def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name, value, smallest, monkeypatch, capsys):

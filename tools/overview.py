@@ -31,7 +31,15 @@ from helpers import GenModel
 from labels import color_of
 
 NOTES = ROOT / "labnotes"
-THUMBNAILS = {1: "parting", 2: "blurred", 3: "field-maps", 4: "noise-pictures", 5: "completion", 6: "field"}
+THUMBNAILS = {
+    1: "parting",
+    2: "blurred",
+    3: "field-maps",
+    4: "noise-pictures",
+    5: "completion",
+    6: "field",
+    7: "mnist-figure",
+}
 WIDTH = 480  # pixels of a small picture
 
 
