@@ -84,7 +84,7 @@ def test_has_a_figure_with_a_title_and_a_table_of_claims(notebook):
     assert len([output for output in outputs(notebook) if "claims" in output.get("metadata", {})]) == 1
 
 
-REWRITTEN = [path for path in PATHS if path.name[:2] in ("01", "02", "03", "04")]  # the others are to follow
+REWRITTEN = [path for path in PATHS if path.name[:2] in ("01", "02", "03", "04", "08")]  # the others are to follow
 
 
 @pytest.fixture(params=REWRITTEN, ids=lambda path: path.stem)
@@ -189,6 +189,8 @@ def test_a_picture_of_one_colour_is_one_too(shade, tmp_path, monkeypatch, capsys
         ("03", "SEEDS", [0, "1"], 0),
         ("04", "SIZE", 1, 2),
         ("04", "FULL", 1, 2),
+        ("08", "COUNT", 2, 8),
+        ("08", "HALF", 0, 1),
     ],
 )
 def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name, value, smallest, monkeypatch, capsys):

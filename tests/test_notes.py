@@ -83,7 +83,7 @@ def test_the_numbers_of_the_readme_are_those_of_the_stored_runs():
     untrained = number_of("04", name)
     assert untrained[1:3] == ("1", "1 (all bits)") and f"{512 * 512 * 3 * 8:,} bits" in readme
     naive = number_of(
-        "06", "28 x 28, joint row of 64 units, multiply-adds of a sampled picture, naive divided by cached"
+        "08", "28 x 28, joint row of 64 units, multiply-adds of a sampled picture, naive divided by cached"
     )
     assert f"**{naive[1]} times** fewer multiplications" in readme
     _, lasts = last_of_each_seed(ROOT / "data" / "benchmarks" / "mnist_joint-average_256-3_dynamic_1800s.csv")

@@ -30,6 +30,7 @@ from labels import color_of
 
 NOTES = ROOT / "labnotes"
 THUMBNAILS = {1: "parting", 2: "blurred", 3: "field-maps", 4: "noise-pictures", 5: "completion", 6: "field"}
+THUMBNAILS[8] = "completions"
 WIDTH = 480  # pixels of a small picture
 NAMES = {
     "joint": "joint head (ours)",
