@@ -39,6 +39,7 @@ THUMBNAILS = {
     5: "completion",
     6: "field",
     7: "mnist-figure",
+    8: "completions",
 }
 WIDTH = 480  # pixels of a small picture
 
