@@ -1,5 +1,6 @@
 """What is written agrees with what was measured: every row of a results table stands in a checked output."""
 
+import json
 import re
 from pathlib import Path
 
@@ -90,6 +91,9 @@ def test_the_numbers_of_the_readme_are_those_of_the_stored_runs():
     _, lasts = last_of_each_seed(ROOT / "data" / "benchmarks" / "mnist_joint-average_256-3_dynamic_1800s.csv")
     nats = [value for _, value in lasts]
     assert f"**{min(nats):.2f} to {max(nats):.2f} nats**" in readme and len(nats) == 3
+    digits = json.loads((ROOT / "data" / "weights" / "digits.json").read_text(encoding="utf-8"))["nats"]["test"]
+    alone = " and ".join(f"{own:.2f}" for own in digits["orders"])
+    assert f"**{digits['mixture']:.2f} nats** per test image" in readme and f"{alone} alone" in readme
     assert number_of("01", "free running, fraction of pixels right: categorical")[1:3] == ("1", "1 (all pixels)")
     assert number_of("01", "free running, fraction of pixels right: regression")[2] == "under 0.05 (fraction)"
     assert "categorical output, in every run; with regression in none" in readme
