@@ -181,3 +181,12 @@ def test_the_table_of_the_weights_is_that_of_their_cards(name):
     told += [f"{nats[part]['mixture']:.2f}" for part in ("validation", "test")]
     told += [f"{np.mean(nats['test']['orders']):.2f}"]
     assert f"| {' | '.join(told)} |" in (weights.FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_leaderboard_tells_what_the_stored_weights_reach():
+    text = (train_weights.ROOT / "labnotes" / "benchmarks.md").read_text(encoding="utf-8")
+    digits, letters = (weights.load(name)[1]["nats"]["test"] for name in weights.NAMES)
+    alone = " and ".join(f"{own:.2f}" for own in digits["orders"])
+    assert f"{alone} nats per test image alone, **{digits['mixture']:.2f}** mixed" in text
+    mean = np.mean(letters["orders"])
+    assert f"{mean:.2f} nats per test letter in the mean of its orders, **{letters['mixture']:.2f}** mixed" in text
