@@ -90,3 +90,21 @@ def animated_figure(figure, update, times, seconds=4.0):
     durations = [2000] + [int(1000 * seconds / len(times))] * len(times)
     images[0].save(file := io.BytesIO(), "PNG", save_all=True, append_images=images[1:], duration=durations, loop=0)
     return file.getvalue()
+
+
+def masked_row(ax, places):
+    """The joint head along a row: which place of a layer sees which of the layer below.
+
+    Values enter only the places to their right; in all other layers a place sees those to its left and itself.
+    """
+    names = ("values", "places", "hidden", "logits")
+    for level, name in enumerate(names):
+        ax.text(-0.6, level, name, ha="right", va="center", fontsize=9)
+        for place in range(places):
+            fill = FILLS[0] if level in (0, len(names) - 1) else FILLS[1]
+            text = f"x{place + 1}" if level == 0 else f"p(x{place + 1})" if level == len(names) - 1 else ""
+            ax.text(place, level, text.center(5), ha="center", va="center", fontsize=9, bbox={**BOX, "facecolor": fill})
+            for seen in range(place + (level > 1) if level else 0):
+                ax.annotate("", (place, level - 0.22), (seen, level - 0.78), arrowprops=ARROW | {"color": "#777777"})
+    ax.set(xlim=(-1.4, places - 0.5), ylim=(-0.4, len(names) - 0.6))
+    ax.axis("off")

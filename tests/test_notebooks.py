@@ -84,28 +84,20 @@ def test_has_a_figure_with_a_title_and_a_table_of_claims(notebook):
     assert len([output for output in outputs(notebook) if "claims" in output.get("metadata", {})]) == 1
 
 
-REWRITTEN = [path for path in PATHS if path.name[:2] in ("01", "02", "03", "04", "06", "07", "08")]  # 05 is to follow
-
-
-@pytest.fixture(params=REWRITTEN, ids=lambda path: path.stem)
-def rewritten(request):
-    return nbformat.read(request.param, as_version=4)
-
-
-def test_cells_are_short_and_checks_are_few(rewritten):
-    lines = [[line for line in cell.source.splitlines() if line.strip()] for cell in code(rewritten)]
+def test_cells_are_short_and_checks_are_few(notebook):
+    lines = [[line for line in cell.source.splitlines() if line.strip()] for cell in code(notebook)]
     assert max(map(len, lines)) <= 25 and statistics.median(map(len, lines)) < 8
-    assert max(len(line) for cell in code(rewritten) for line in cell.source.splitlines()) <= 100
+    assert max(len(line) for cell in code(notebook) for line in cell.source.splitlines()) <= 100
     checks = [cell for cell in lines if re.search(r"claims\.check\(|^ *assert ", "\n".join(cell), re.M)]
     assert sum(map(len, checks)) <= 0.15 * sum(map(len, lines))
 
 
-def test_figures_have_alternative_text(rewritten):
-    figures = [output for output in outputs(rewritten) if PNG in output.get("data", {})]
+def test_figures_have_alternative_text(notebook):
+    figures = [output for output in outputs(notebook) if PNG in output.get("data", {})]
     assert all(len(output.metadata[PNG]["alt"]) > 20 for output in figures)
 
 
-def test_links_to_its_neighbours_stand_at_the_top_and_at_the_bottom(rewritten):
+def test_links_to_its_neighbours_stand_at_the_top_and_at_the_bottom(notebook):
     texts = [cell.source for cell in rewritten.cells if cell.cell_type == "markdown"]
     for text in (texts[0], texts[-1]):
         assert re.search(r"\]\(0\d_\w+\.ipynb\)", text) and "](../labnotes/README.md)" in text
@@ -190,6 +182,8 @@ def test_a_picture_of_one_colour_is_one_too(shade, tmp_path, monkeypatch, capsys
         ("03", "SEEDS", [0, "1"], 0),
         ("04", "SIZE", 1, 2),
         ("04", "FULL", 1, 2),
+        ("05", "LETTER_STEPS", 0, 1),
+        ("05", "SEEDS", [], "at least one"),
         ("07", "STEPS", 0, 1),
         ("07", "SEEDS", [], "at least one"),
         ("07", "LAYERS", 0, 1),

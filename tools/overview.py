@@ -36,7 +36,7 @@ THUMBNAILS = {
     2: "blurred",
     3: "field-maps",
     4: "noise-pictures",
-    5: "completion",
+    5: "alphabet",
     6: "field",
     7: "mnist-figure",
     8: "completions",
