@@ -98,7 +98,7 @@ def test_figures_have_alternative_text(notebook):
 
 
 def test_links_to_its_neighbours_stand_at_the_top_and_at_the_bottom(notebook):
-    texts = [cell.source for cell in rewritten.cells if cell.cell_type == "markdown"]
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     for text in (texts[0], texts[-1]):
         assert re.search(r"\]\(0\d_\w+\.ipynb\)", text) and "](../labnotes/README.md)" in text
         assert re.search(r"\]\(\.\./labnotes/0\d_\w+\.md\)", text)
