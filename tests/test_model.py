@@ -525,15 +525,18 @@ def test_a_model_of_two_dtypes(tmp_path, build):
     }
 
 
-def test_tied_and_turned_weights(tmp_path, draw):
+def test_tied_and_turned_weights(tmp_path):
     model = helpers.GenModel(WIDTH, WIDTH)
     model.head.bias = model.rnn.bias_ih_l0 = torch.nn.Parameter(torch.randn(4 * WIDTH))
     model.head.bias = torch.nn.Parameter(model.rnn.bias_ih_l0[:WIDTH])  # a part of the other's memory
     model.head.weight = torch.nn.Parameter(torch.randn(WIDTH, WIDTH).T)
     model.rnn.bias_hh_l0 = model.rnn.bias_ih_l0
     saving.save_model(model, tmp_path / "model")
-    sequences = draw()
-    assert torch.equal(saving.load_model(tmp_path / "model").loss(sequences), model.eval().loss(sequences))
+    # Not the loss: a turned weight takes another matrix kernel on some processors, and its last digit differs.
+    loaded = saving.load_model(tmp_path / "model").state_dict()
+    weights = model.state_dict()
+    assert loaded.keys() == weights.keys()
+    assert all(torch.equal(loaded[name], weights[name]) for name in weights)
 
 
 def test_a_compiled_model_is_saved_as_what_it_wraps(tmp_path, build):
