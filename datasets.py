@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import devices
+import helpers
 from files import DATA, LabError, as_path, existing, whole
 
 
@@ -87,6 +88,15 @@ def binarized_mnist(source=None, static=False):
     test, validation = torch.bernoulli(test, generator=seeded), torch.bernoulli(images[-10_000:], generator=seeded)
     training = images[:-10_000]
     return torch.bernoulli(training, generator=seeded) if static else training, validation, test
+
+
+def camera_tiles(size=28):
+    """scikit-image's camera, binarised, in square tiles: uint8 (count, size, size), 0 and 1. Rows and columns that fill
+    no tile, at the right and below, are left out."""
+    picture = helpers.binarize(helpers.load_picture("camera", gray=True))[..., 0] > 0
+    down, across = (length // size for length in picture.shape)
+    tiles = picture[: down * size, : across * size].reshape(down, size, across, size).swapaxes(1, 2)
+    return np.ascontiguousarray(tiles.reshape(-1, size, size), np.uint8)
 
 
 def independent_pixels(training, held_out, levels=2):

@@ -126,8 +126,8 @@ WEIGHTS = {
         "MNIST, first 50,000 training images, binarised anew for each batch (dynamic)",
         lambda: helpers.GenModel(28, 256, head="joint"),
         ((0, 0), (3, 0)),
-        2500,
-        {**LONG_RECIPE, "bfloat16": False},
+        10_000,
+        LONG_RECIPE,
     ),
     "letters": Weights(
         "one joint row of 256 units for all eight reading orders",

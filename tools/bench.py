@@ -219,6 +219,7 @@ def bench(arguments, device):
             "bfloat16": entry.recipe.get("bfloat16", False) and devices.has_bfloat16(device),
             "device": device.type,
             "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
             "torch": torch.__version__,
             "date": time.strftime("%Y-%m-%d"),
         }
@@ -261,7 +262,16 @@ SEED = number(int, "a whole number of at least 0, and below 2 ** 63", lambda val
 
 
 ALIKE = ("model", "size", "data", "binarised", "budget", "unit", "training images", "measured images")  # in an average
-OWN = ("command", "device", "processor", "processes", "threads", "torch", "date")  # kept of each of its members
+OWN = (
+    "command",
+    "device",
+    "processor",
+    "instructions",
+    "processes",
+    "threads",
+    "torch",
+    "date",
+)  # kept of each of its members
 
 
 def average(arguments, device):

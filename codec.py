@@ -1,0 +1,403 @@
+"""Lossless compression with the models of this series (note 9).
+
+    python codec.py pack letters.npz letters.prnn
+    python codec.py unpack letters.prnn letters.npz
+
+To compress is to sample, with the pictures saying every value; to decompress is to sample, with the file saying it. So
+all three take the same steps, those of `helpers.sample`, and a model needs no code of its own: only `decode`, which
+turns the outputs for a value into that value, is exchanged. Entropy coding is left to constriction's range coder
+(Bamler 2022). Both sides must compute the same probabilities to the last bit; exact.py sees to that.
+
+A file is a header (FIELDS, a text that says what computed it, a checksum) and blocks of pictures: the bytes of the
+range coder with their number, their checksum, and the checksum of the pictures. The last finds a machine that computes
+other probabilities.
+"""
+
+import argparse
+import copy
+import hashlib
+import json
+import platform
+import struct
+import sys
+import zlib
+
+import constriction
+import numpy as np
+import torch
+
+import exact
+import files
+import helpers
+import orders
+import saving
+import weights
+from files import LabError
+
+MAGIC, FORMAT = b"PRNN", 1
+FIELDS = struct.Struct(
+    "<4sBBIIIQ8sB"
+)  # magic, format, arithmetic, steps, values of a step, levels, count, weights, text
+BLOCK = struct.Struct("<III")  # bytes that follow, their checksum, the checksum of the pictures
+PICTURES, VALUES = 2048, 2**22  # of a block, at most: they are computed side by side
+MOST = 2**24  # values of a picture
+ARITHMETIC = ("exact", "float")
+FLOAT_GRID = 2**16  # to which "float" rounds probabilities, so that fewer differ between machines
+
+_queue, _models = constriction.stream.queue, constriction.stream.model
+
+
+def compress(pictures, model, arithmetic="exact"):
+    """Pictures as bytes, from which `decompress` gives them back, with the same model.
+
+    pictures: (count, steps, input_size), torch or numpy, values in [0, 1] on the model's levels; the count may be 0.
+    model: any of this series that can be sampled. One of reading orders takes the best order for each picture.
+    arithmetic: "exact" can be decompressed everywhere. "float" takes models with layer norm or batch norm too, but only
+        the same processor, torch and number of threads are sure to give the pictures back.
+
+    Raises LabError for other pictures or models.
+    """
+    head = {"arithmetic": files.choice("arithmetic", arithmetic, ARITHMETIC), "levels": _levels(model)}
+    symbols = _symbols(pictures, model, head["levels"])
+    head |= dict(zip(("count", "steps", "size"), symbols.shape, strict=True))
+    ready, parts = _ready(model, arithmetic), [_header(head, model)]
+    for start in range(0, len(symbols), _block(head)):
+        block = symbols[start : start + _block(head)]
+        coder = _queue.RangeEncoder()
+        _write_block([coder] * len(block), block, model, ready, arithmetic)
+        data = _bytes(coder)
+        parts += [BLOCK.pack(len(data), zlib.crc32(data), _checksum(block)), data]
+    return b"".join(parts)
+
+
+def streams(pictures, model):
+    """Each picture as a stream of its own: a list of bytes, without header or checksum, to measure what that costs."""
+    symbols, ready = _symbols(pictures, model, _levels(model)), _ready(model, "exact")
+    coders = [_queue.RangeEncoder() for _ in symbols]
+    for start in range(0, len(symbols), PICTURES):
+        part = slice(start, start + PICTURES)
+        _write_block(coders[part], symbols[part], model, ready, "exact")
+    return [_bytes(coder) for coder in coders]
+
+
+def decompress(data, model):
+    """The pictures (count, steps, input_size), float32, that `compress` turned into these bytes with the same model.
+
+    Raises LabError where the bytes are damaged, cut off or of another format, where the weights are others, or where
+    this machine computes other probabilities: no wrong picture is returned.
+    """
+    head, place = read_header(data)
+    if head["weights"] != digest(model):
+        raise LabError("These pictures were compressed with other weights; they can only be read with those.")
+    wide = model.size if isinstance(model, orders.Orders) else model.input_size
+    high = wide if isinstance(model, orders.Orders) else head["steps"]
+    if (head["steps"], head["size"], head["levels"]) != (high, wide, _levels(model)):
+        raise LabError("The header is of pictures for another model than that of its weights.")
+    count, size = head["count"], _block(head)
+    if -(-count // size) * BLOCK.size > len(data) - place:
+        raise LabError(f"The file is cut off: {count:,} pictures need more than its {len(data):,} bytes.")
+    ready, blocks = _ready(model, head["arithmetic"]), []
+    for start in range(0, count, size):
+        many = min(size, count - start)
+        where = f"pictures {start + 1:,} to {start + many:,}"
+        payload, checksum, place = _payload(data, place, where)
+        try:
+            block = _read_block(payload, ready, head, many)
+        except (AssertionError, ValueError) as error:  # constriction's, where probabilities do not fit the bytes
+            raise LabError(_differs(head, where)) from error
+        if _checksum(block) != checksum:
+            raise LabError(_differs(head, where))
+        blocks.append(block)
+    if place != len(data):
+        raise LabError(f"After the last picture come {len(data) - place:,} bytes that belong to nothing.")
+    symbols = np.concatenate([np.zeros((0, head["steps"], head["size"]), np.int32), *blocks])
+    return torch.from_numpy(symbols).float() / (head["levels"] - 1)
+
+
+def walk(model, steps, batch, choose):
+    """The steps that sampling, compressing and decompressing share.
+
+    choose: outputs of some values, (batch, values) or categorical (batch, values, levels), -> their levels, whole
+        numbers (batch, values), numpy. It is asked for all values, in the order in which the model predicts them.
+    Returns the levels (batch, steps, input_size), int32 numpy.
+    """
+
+    def decode(outputs, temperature=0.0, chance=None):
+        many = outputs.reshape(batch, -1, *outputs.shape[-1:] * (model.distribution == "categorical"))
+        chosen = np.ascontiguousarray(choose(many), np.float64) / (top or 1)
+        shape = outputs.shape[:-1] if model.distribution == "categorical" else outputs.shape
+        return torch.from_numpy(chosen).to(outputs).reshape(shape)
+
+    top = _levels(model) - 1
+    model.decode = decode  # an attribute of this model only, which hides the method
+    try:
+        sequences, _ = helpers.sample(model, steps, batch=batch)
+    finally:
+        del model.decode
+    return torch.round(sequences * top).to(torch.int32).numpy()
+
+
+def probabilities(outputs, arithmetic):
+    """constriction's model of some values, and their probabilities, float64 numpy: from outputs (batch, values), of a
+    1, (batch * values,); from outputs (batch, values, levels), of each level, (batch * values, levels)."""
+    flat = outputs.detach().flatten(0, 1).cpu()
+    if arithmetic == "exact":
+        chances = exact.bernoulli(flat) if flat.ndim == 1 else exact.categorical(flat)
+    else:
+        flat = flat.double()
+        chances = (torch.sigmoid(flat) if flat.ndim == 1 else torch.softmax(flat, -1)).numpy()
+        chances = np.clip(np.round(chances * FLOAT_GRID), 1, FLOAT_GRID - 1) / FLOAT_GRID
+    kind = _models.Bernoulli if flat.ndim == 1 else _models.Categorical
+    return kind(perfect=False), chances
+
+
+def digest(model):
+    """8 bytes that say which weights a model has, and which model it is."""
+    record = hashlib.sha256(json.dumps([type(model).__name__, getattr(model, "settings", None)]).encode())
+    for name, weight in model.state_dict().items():
+        record.update(name.encode())
+        record.update(weight.detach().cpu().double().numpy().astype("<f8").tobytes())
+    return record.digest()[:8]
+
+
+def read_header(data):
+    """The header of a file as a dict, and where its first block begins. Raises LabError where there is none."""
+    if data[:4] != MAGIC:
+        raise LabError("It does not begin like a file of compressed pictures.")
+    names = "magic", "format", "arithmetic", "steps", "size", "levels", "count", "weights", "text"
+    cut = LabError("The file is cut off within its header.")
+    if len(data) < FIELDS.size:
+        raise cut
+    head = dict(zip(names, FIELDS.unpack_from(data), strict=True))
+    if head["format"] != FORMAT:
+        raise LabError(f"It is of format {head['format']}; this version reads format {FORMAT}.")
+    end = FIELDS.size + head["text"]
+    if len(data) < end + 4:
+        raise cut
+    if zlib.crc32(data[:end]) != int.from_bytes(data[end : end + 4], "little"):
+        raise LabError("The header is damaged: its checksum differs. Fetch the file again.")
+    head["text"] = data[FIELDS.size : end].decode("utf-8", "replace")
+    head["arithmetic"] = ARITHMETIC[head["arithmetic"] % 2]
+    if not 0 < head["steps"] * head["size"] <= MOST or head["levels"] < 2:
+        raise LabError(f"A picture of {head['steps']:,} x {head['size']:,} values is none that is written here.")
+    return head, end + 4
+
+
+def _header(head, model):
+    threads = torch.get_num_threads()
+    text = f"torch {torch.__version__} {platform.machine()} {torch.backends.cpu.get_cpu_capability()} x{threads}"
+    text = text.encode()[:255]
+    sizes = (head[name] for name in ("steps", "size", "levels", "count"))
+    fields = FIELDS.pack(MAGIC, FORMAT, ARITHMETIC.index(head["arithmetic"]), *sizes, digest(model), len(text)) + text
+    return fields + zlib.crc32(fields).to_bytes(4, "little")
+
+
+def _block(head):
+    """Pictures of a block."""
+    return max(1, min(PICTURES, VALUES // (head["steps"] * head["size"])))
+
+
+def _payload(data, place, where):
+    """The bytes of the next block, the checksum of its pictures, and where the block after it begins."""
+    begin = place + BLOCK.size
+    length, own, checksum = BLOCK.unpack_from(data, place) if begin <= len(data) else (len(data), 0, 0)
+    if begin + length > len(data):
+        raise LabError(f"The file is cut off before the end of {where}.")
+    payload = data[begin : begin + length]
+    if length % 4 or zlib.crc32(payload) != own:
+        raise LabError(f"The file is damaged in {where}: a checksum differs. Fetch the file again.")
+    return payload, checksum, begin + length
+
+
+def _read_block(payload, ready, head, many):
+    coder = _queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
+    block, all_orders = np.zeros((many, head["steps"], head["size"]), np.int32), _orders(ready)
+    chosen = coder.decode(_models.Uniform(len(all_orders)), many) if len(all_orders) > 1 else np.zeros(many)
+    for number, order in enumerate(all_orders):
+        own = chosen == number
+        if own.any():
+            model = _in_order(ready, order)
+            with _arithmetic(head["arithmetic"]):
+                levels = walk(model, head["steps"], int(own.sum()), _reader(coder, head["arithmetic"]))
+            block[own] = levels if order is None else orders.turned_back(torch.from_numpy(levels), order).numpy()
+    return block
+
+
+def _reader(coder, arithmetic):
+    return lambda outputs: coder.decode(*probabilities(outputs, arithmetic)).reshape(outputs.shape[:2])
+
+
+def _write_block(coders, block, model, ready, arithmetic):
+    """Encode pictures, each by its coder, which may be one for all: the order of each, then their values by order."""
+    chosen, all_orders = _best_orders(model, block), _orders(model)
+    if len(all_orders) > 1:
+        for coder, number in zip(coders, chosen, strict=True):
+            coder.encode(int(number), _models.Uniform(len(all_orders)))
+    for number, order in enumerate(all_orders):
+        own = np.flatnonzero(chosen == number)
+        if len(own):
+            pictures = torch.from_numpy(block[own])
+            pictures = pictures if order is None else orders.turned(pictures, order)
+            _write([coders[one] for one in own], _in_order(ready, order), pictures, arithmetic)
+
+
+def _write(coders, model, pictures, arithmetic):
+    """Encode pictures (batch, steps, input_size), whole numbers, torch, as this model reads them."""
+    known, place = pictures.flatten(1).numpy(), 0
+    together = all(coder is coders[0] for coder in coders)
+
+    def choose(outputs):
+        nonlocal place
+        values = np.ascontiguousarray(known[:, place : place + outputs.shape[1]])
+        place += outputs.shape[1]
+        kind, chances = probabilities(outputs, arithmetic)
+        if together:
+            coders[0].encode(values.reshape(-1), kind, chances)
+        else:
+            for coder, own, chance in zip(coders, values, np.split(chances, len(coders)), strict=True):
+                coder.encode(own, kind, chance)
+        return values
+
+    with _arithmetic(arithmetic):
+        walk(model, pictures.shape[1], len(pictures), choose)
+
+
+def _bytes(coder):
+    return coder.get_compressed().astype("<u4").tobytes()
+
+
+def _arithmetic(arithmetic):
+    return exact.Exact() if arithmetic == "exact" else torch.no_grad()
+
+
+def _ready(model, arithmetic):
+    return exact.on_grid(model) if arithmetic == "exact" else copy.deepcopy(model)
+
+
+def _orders(model):
+    return model.orders if isinstance(model, orders.Orders) else [None]
+
+
+def _in_order(model, order):
+    return model if order is None else model.in_order(order)
+
+
+def _best_orders(model, block):
+    """For each picture the number of the order that gives it the fewest nats, int32."""
+    if len(_orders(model)) == 1:
+        return np.zeros(len(block), np.int32)
+    _, own = model.nats(torch.from_numpy(block).float() / (_levels(model) - 1), each=True)
+    return own.argmin(0).astype(np.int32)
+
+
+def _levels(model):
+    """How many levels a value of the model has. Raises LabError for one that cannot be coded."""
+    if not isinstance(model, helpers.SequenceModel | orders.Orders):
+        raise LabError(f"Pictures are coded with the models of this series, and {type(model).__name__} is none.")
+    model = _in_order(model, _orders(model)[0])
+    if model.distribution == "regression" or not model.causal:
+        raise LabError("This model gives no probabilities, or it reads what it predicts: it cannot code pictures.")
+    return 2 if model.distribution == "bernoulli" else model.levels
+
+
+def _symbols(pictures, model, levels):
+    """Pictures as whole numbers (count, steps, input_size), int32 numpy, checked."""
+    values = torch.as_tensor(pictures).detach().cpu().double()
+    size = model.size if isinstance(model, orders.Orders) else model.input_size
+    square = isinstance(model, orders.Orders) and values.ndim == 3 and values.shape[1] != size
+    if values.ndim != 3 or values.shape[2] != size or square or not values.shape[1]:
+        shape = tuple(values.shape)
+        raise LabError(f"The model codes pictures (count, {'steps' if not square else size}, {size}), not {shape}.")
+    symbols = torch.round(values * (levels - 1))
+    if not (torch.isfinite(values).all() and (symbols >= 0).all() and (symbols < levels).all()):
+        raise LabError("Pictures have values from 0 to 1.")
+    if not torch.allclose(values * (levels - 1), symbols, rtol=0, atol=1e-3):
+        raise LabError(f"The model codes {levels} levels; these pictures have values between them. Binarise first.")
+    if values.shape[1] * values.shape[2] > MOST:
+        raise LabError(f"A picture has at most {MOST:,} values here.")
+    return symbols.to(torch.int32).numpy()
+
+
+def _checksum(block):
+    return zlib.crc32(np.ascontiguousarray(block, "<i4").tobytes())
+
+
+def _differs(head, where):
+    cause = "The file is damaged, or was damaged before its checksum was computed."
+    if head["arithmetic"] == "float":
+        cause = (
+            f"It was compressed in floating-point arithmetic by {head['text']}; read it there, or with its settings."
+        )
+    return f"Reading {where} gives other pictures than were written. {cause}"
+
+
+def load_weights(name):
+    """A model by the name of stored weights, or by the path of a file that `saving.save_model` wrote."""
+    return weights.load(name)[0] if name in weights.NAMES else saving.load_model(name)
+
+
+def read_pictures(path, model):
+    """Pictures of an .npz file, whole numbers (count, rows, columns), as `compress` takes them; the name of the array
+    is "pictures", or it is the only one."""
+    with files.reading(path, "An .npz file of pictures", "numpy.savez(path, pictures=...) writes one.") as path:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = list(arrays.files)
+            if "pictures" not in names and len(names) != 1:
+                raise LabError(f'It has the arrays {", ".join(names)}, and none is called "pictures"')
+            pictures = arrays["pictures" if "pictures" in names else names[0]]
+        if pictures.dtype.kind not in "biu":
+            raise LabError(f"Its pictures are of type {pictures.dtype}; whole numbers from 0 are wanted")
+    return torch.from_numpy(pictures.astype(np.float64)) / (_levels(model) - 1)
+
+
+def pack(source, path, name="letters", arithmetic="exact"):
+    """Compress the pictures of an .npz file into another file; the weights are named as for `load_weights`."""
+    model = load_weights(name)
+    pictures = read_pictures(source, model)
+    data = compress(pictures, model, arithmetic)
+    with files.written_whole(path, "A name for compressed pictures") as unfinished:
+        unfinished.write_bytes(data)
+    return len(pictures), len(data)
+
+
+def unpack(source, path, name=None):
+    """Write the pictures of a compressed file to an .npz file; of stored weights, the right ones are found."""
+    with files.reading(source, "A file of compressed pictures") as path_of_source:
+        data = path_of_source.read_bytes()
+        head, _ = read_header(data)
+    models = (load_weights(one) for one in ([name] if name else weights.NAMES))
+    model = next((one for one in models if digest(one) == head["weights"]), None)
+    if model is None:
+        advice = "Name them by --weights, as when the file was written."
+        raise LabError(f"It was compressed with other weights than {name or 'the stored ones'}. {advice}")
+    pictures = decompress(data, model)
+    whole = torch.round(pictures * (head["levels"] - 1)).numpy().astype(np.min_scalar_type(head["levels"] - 1))
+    with files.written_whole(path, "A name for an .npz file") as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, pictures=whole)
+    return len(whole), len(data)
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, told in (("pack", "pictures (.npz) -> compressed file"), ("unpack", "and back")):
+        one = commands.add_parser(command, help=told, description=told)
+        one.add_argument("source")
+        one.add_argument("path")
+        one.add_argument("--weights", help=f"{', '.join(weights.NAMES)}, or a file of weights (pack: letters)")
+    commands.choices["pack"].add_argument("--arithmetic", choices=ARITHMETIC, default=ARITHMETIC[0])
+    arguments = parser.parse_args(words)
+    try:
+        if arguments.command == "pack":
+            name = arguments.weights or "letters"
+            count, size = pack(arguments.source, arguments.path, name, arguments.arithmetic)
+        else:
+            count, size = unpack(arguments.source, arguments.path, arguments.weights)
+    except LabError as error:
+        sys.exit(str(error))
+    each = f", {8 * size / count:.1f} bits each" if count else ""
+    print(f"{count:,} pictures, {size:,} bytes compressed{each}: {arguments.path}")
+
+
+if __name__ == "__main__":
+    main()

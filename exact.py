@@ -1,0 +1,133 @@
+"""Arithmetic that gives the same bits everywhere (note 9): on every processor, with any number of threads.
+
+Floating-point sums depend on their order, which differs between processors, numbers of threads and batch sizes. Sums
+of fixed-point numbers do not: here weights and activations are multiples of 2**-12, held in float64, whose 53 bits hold
+every product and every sum of products without rounding, in whatever order, as long as sums stay below 2**29, which is
+checked. After a product comes one rounding back to the grid; sigmoid and tanh are tables, computed once in decimal
+arithmetic, which is correctly rounded. So a network runs on torch's ordinary kernels, and none of them can choose its
+last digit.
+
+Networks of whole numbers for coding: Balle, Johnston and Minnen 2019, "Integer Networks for Data Compression with
+Latent-Variable Models". Theirs are trained so; here the weights are rounded after training.
+"""
+
+import copy
+import decimal
+import functools
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from files import LabError
+
+BITS = 12  # behind the point, of weights and activations
+GRID = 2**BITS
+WIDEST = 16  # where sigmoid is cut off: its tail is below the 24 bits that the range coder sees
+FINE = 2**24  # steps of the tables of probabilities
+LARGEST = 2**13  # of activations, and of the weights of one output, summed: so no sum of products reaches 2**29
+
+# What moves values, compares them, or adds them: exact for numbers on the grid, as it is.
+_NAMES = """
+_local_scalar_dense _to_copy _unsafe_view abs add add_ alias amax aminmax arange argmax bitwise_and cat clamp
+clone constant_pad_nd copy_ detach empty eq expand flip full ge gt le lift_fresh lt ne neg new_empty new_zeros
+permute promote_types relu relu_ round rsub select slice split squeeze stack sub sub_ t transpose transpose_
+unbind unsafe_split unsqueeze view zeros zeros_like
+"""
+AS_IS = set(_NAMES.split())
+# Products, whose results have more digits than the grid: exact, then rounded.
+ROUNDED = {"addmm", "bmm", "convolution", "div", "mm", "mul", "mul_"}
+TABLES = {"sigmoid": 1, "sigmoid_": 1, "tanh": 2, "tanh_": 2}  # tanh(x) = 2 sigmoid(2x) - 1
+
+
+@functools.cache
+def _exponentials():
+    """exp(-x) for x = 0, 1/4096, ... WIDEST, as Decimals."""
+    # A context of its own: what a program has set elsewhere must not change a table.
+    context = decimal.Context(prec=24, rounding=decimal.ROUND_HALF_EVEN)
+    return [context.exp(context.divide(-number, decimal.Decimal(GRID))) for number in range(WIDEST * GRID + 1)]
+
+
+def _table(values):
+    return np.array([int((FINE * value).to_integral_value(decimal.ROUND_HALF_EVEN)) for value in values], np.int64)
+
+
+@functools.cache
+def sigmoid_table():
+    """sigmoid(x) in steps of 2**-24, for x = -WIDEST, ... WIDEST on the grid; never 0 or 1."""
+    right = _table([1 / (1 + power) for power in _exponentials()])
+    right = np.minimum(right, FINE - 1)
+    return np.concatenate([FINE - right[:0:-1], right])
+
+
+@functools.cache
+def exp_table():
+    """exp(-x) in steps of 2**-24, for x = 0, ... WIDEST on the grid."""
+    return _table(_exponentials())
+
+
+def _index(x):
+    """Numbers on the grid, torch, as indices of `sigmoid_table`, numpy."""
+    return (np.clip(x.numpy(), -WIDEST, WIDEST) * GRID).astype(np.int64) + WIDEST * GRID
+
+
+@functools.cache
+def _activations(factor):
+    """sigmoid for factor 1, tanh for 2, on the grid, where `sigmoid_table` has an entry."""
+    return np.round((factor * (sigmoid_table() / FINE) - (factor - 1)) * GRID) / GRID
+
+
+def rounded(x):
+    """To the nearest multiple of 2**-12."""
+    return torch.round(x * GRID) / GRID
+
+
+class Exact(TorchDispatchMode):
+    """Inside `with Exact():` a model `on_grid` computes the same bits everywhere, or says which operation cannot.
+
+    An operation is allowed if its result does not depend on a kernel's choices. Raises LabError for any other, such as
+    the mean and the root of layer norm.
+    """
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name, kwargs = operation.overloadpacket.__name__, kwargs or {}
+        if name in AS_IS:
+            return operation(*args, **kwargs)
+        if name in ROUNDED:
+            result = rounded(operation(*args, **kwargs))
+            if result.numel() and not result.abs().max() <= LARGEST:  # written so that NaN fails too
+                raise LabError(f'Numbers beyond {LARGEST} are not exact here (exact.py). Use arithmetic="float".')
+        elif name == "mean":
+            total = torch.ops.aten.sum.dim_IntList(*args, **kwargs)
+            result = rounded(total / (args[0].numel() // total.numel()))
+        elif name in TABLES:
+            result = torch.from_numpy(_activations(TABLES[name])[_index(TABLES[name] * args[0])])
+        else:
+            raise LabError(
+                f"{name} is not among the operations that are exact here (exact.py). A model with it is computed in "
+                'ordinary arithmetic: arithmetic="float".'
+            )
+        return args[0].copy_(result) if name.endswith("_") else result
+
+
+def on_grid(model):
+    """A copy of a model for `Exact`: on the CPU, float64, its weights rounded to the grid, in evaluation mode."""
+    model = copy.deepcopy(model).cpu().double().eval().requires_grad_(False)
+    for weight in model.parameters():
+        weight.copy_(rounded(weight))
+        if not weight.abs().sum(tuple(range(1, weight.ndim))).amax() <= LARGEST:
+            raise LabError('Weights as large as these are not exact here (exact.py). Use arithmetic="float".')
+    return model
+
+
+def bernoulli(logits):
+    """P(1) of logits on the grid, float64 numpy, multiples of 2**-24."""
+    return sigmoid_table()[_index(logits)] / FINE
+
+
+def categorical(logits):
+    """P of each level (..., levels) of logits on the grid, float64 numpy."""
+    logits = logits.numpy()
+    below = np.minimum(logits.max(-1, keepdims=True) - logits, WIDEST)
+    weights = exp_table()[(below * GRID).astype(np.int64)]
+    return weights / weights.sum(-1, keepdims=True)

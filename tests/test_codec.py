@@ -1,0 +1,402 @@
+"""Compression: what goes in comes out, on every machine, in the bits that the likelihood promises, or a clear error."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import codec
+import exact
+import files
+import helpers
+import orders
+import paper
+import recipes
+import saving
+import weights
+
+ROOT = Path(__file__).parent.parent
+
+
+def joint(seed=0, size=4, **others):
+    torch.manual_seed(seed)
+    return helpers.GenModel(size, 8, head="joint", **others)
+
+
+def steps_of(pictures):
+    return pictures
+
+
+MODELS = {
+    **recipes.small_models(4, 4, hidden=8, features=2),
+    "levels, one-hot, GRU": (joint(distribution="categorical", levels=5, encoding="one-hot", cell="gru"), steps_of),
+    "levels, independent": (helpers.GenModel(4, 8, distribution="categorical", levels=300), steps_of),
+    "RNN of two layers": (helpers.GenModel(4, 8, cell="rnn", num_layers=2), steps_of),
+    "seq2vec": (helpers.GenModel(4, 8, output="seq2vec", window=2, bidirectional=True), steps_of),
+    "average": (paper.Average([joint(1), joint(2)]), steps_of),
+    "mixture of orders": (orders.Mixture([0, 3], [joint(1), joint(2)]), steps_of),
+    "one network, three orders": (orders.Shared([0, 5, 6], input_size=4, hidden_size=8), steps_of),
+}
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def pictures_for(name, count=9, rows=4):
+    """Random pictures on the model's levels, as its steps."""
+    model, sequences = MODELS[name]
+    levels = getattr(model, "levels", 2) if getattr(model, "distribution", "") == "categorical" else 2
+    pictures = torch.randint(levels, (count, rows, 4), generator=torch.Generator().manual_seed(0)) / (levels - 1)
+    return model, sequences(pictures)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A model, pictures, and their file."""
+    model, pictures = pictures_for("joint row", count=3)
+    return model, pictures, codec.compress(pictures, model)
+
+
+# What goes in comes out
+
+
+@every_model
+@pytest.mark.parametrize("arithmetic", codec.ARITHMETIC)
+def test_what_goes_in_comes_out(name, arithmetic):
+    model, pictures = pictures_for(name)
+    out = codec.decompress(codec.compress(pictures, model, arithmetic), model)
+    assert torch.equal(out, pictures.float()) and out.dtype == torch.float32
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_a_model_with_a_norm_needs_ordinary_arithmetic(norm):
+    model, pictures = joint(norm=norm), pictures_for("joint row")[1]
+    with pytest.raises(files.LabError, match=r"norm.*exact.*float"):
+        codec.compress(pictures, model)
+    assert torch.equal(codec.decompress(codec.compress(pictures, model, "float"), model), pictures)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_any_small_picture_and_any_count(data):
+    rows, columns, count = (data.draw(st.integers(least, 5)) for least in (1, 1, 0))
+    levels = data.draw(st.integers(2, 4))
+    values = data.draw(st.lists(st.integers(0, levels - 1), min_size=count * rows * columns, max_size=None))
+    pictures = torch.tensor(values[: count * rows * columns]).reshape(count, rows, columns) / (levels - 1)
+    model = joint(size=columns, distribution="categorical", levels=levels)
+    assert torch.equal(codec.decompress(codec.compress(pictures, model), model), pictures)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 7])
+@pytest.mark.parametrize("name", ["joint row", "one network, three orders"])
+def test_any_number_of_blocks(monkeypatch, name, count):
+    monkeypatch.setattr(codec, "PICTURES", 3)
+    model, pictures = pictures_for(name, count)
+    data = codec.compress(pictures.numpy(), model)
+    assert torch.equal(codec.decompress(data, model), pictures)
+    monkeypatch.setattr(codec, "VALUES", 1)  # less than a picture has: a block for each
+    assert torch.equal(codec.decompress(codec.compress(pictures, model), model), pictures)
+
+
+def test_pictures_of_any_number_of_rows():
+    for rows in (1, 4, 9):
+        model, pictures = pictures_for("joint row", rows=rows)
+        assert torch.equal(codec.decompress(codec.compress(pictures, model), model), pictures)
+
+
+@every_model
+def test_the_model_is_left_as_it_was(name):
+    model, pictures = pictures_for(name)
+    model.train()
+    before = {key: weight.clone() for key, weight in model.state_dict().items()}
+    codec.decompress(codec.compress(pictures, model), model)
+    assert model.training and "decode" not in vars(model)
+    assert all(torch.equal(weight, before[key]) for key, weight in model.state_dict().items())
+
+
+# In as many bits as the likelihood promises
+
+
+@every_model
+def test_the_file_is_as_long_as_the_likelihood_says(name):
+    model, pictures = pictures_for(name, count=200)
+    if isinstance(model, orders.Orders):
+        _, own = model.nats(pictures, each=True)
+        bits = own.min(0).sum() / np.log(2) + len(pictures) * np.log2(len(own))
+    else:
+        bits = helpers.nats(model, pictures).sum() / np.log(2)
+    data = codec.compress(pictures, model)
+    _, place = codec.read_header(data)
+    spent = 8 * (len(data) - place - codec.BLOCK.size)
+    assert 0.999 * bits <= spent <= 1.001 * bits + 64
+
+
+@every_model
+def test_streams_of_their_own_take_little_more(name):
+    model, pictures = pictures_for(name, count=20)
+    alone = [codec.streams(pictures[one : one + 1], model)[0] for one in range(20)]
+    assert codec.streams(pictures, model) == alone
+    data = codec.compress(pictures, model)
+    together = len(data) - codec.read_header(data)[1] - codec.BLOCK.size
+    assert together - 4 <= sum(map(len, alone)) <= together + 20 * 8
+
+
+def test_likely_pictures_take_less_than_unlikely_ones():
+    model, _ = weights.load("digits")
+    torch.manual_seed(0)
+    own = model.sample(8)
+    assert 3 * len(codec.compress(own, model)) < len(codec.compress(torch.bernoulli(torch.full_like(own, 0.5)), model))
+
+
+# Everywhere the same bits
+
+PROGRAM = """
+import hashlib, torch, codec, weights
+torch.manual_seed(0)
+pictures, model = torch.bernoulli(torch.full((64, 2, 28), 0.2)), weights.load("letters")[0].in_order(5)
+data = codec.compress(pictures, model)
+assert torch.equal(codec.decompress(data, model), pictures)
+head, place = codec.read_header(data)
+print(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), hashlib.sha256(data[place:]).hexdigest())
+"""
+
+
+def bytes_elsewhere(torch_may, onednn_may, threads):
+    """What a process with these instructions and threads makes of the same letters."""
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": torch_may, "ONEDNN_MAX_CPU_ISA": onednn_may}
+    environment["OMP_NUM_THREADS"] = str(threads)
+    words = [sys.executable, "-c", PROGRAM]
+    result = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return result.stdout.split()
+
+
+def test_other_instructions_and_threads_write_the_same_bytes():
+    one, two = bytes_elsewhere("default", "SSE41", 1), bytes_elsewhere("avx2", "AVX2", 2)
+    assert (one[0], one[1], two[1]) == ("DEFAULT", "1", "2")
+    assert one[2] == two[2]
+
+
+@pytest.mark.portability
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("torch_may, onednn_may", [("default", "SSE41"), ("avx2", "AVX2"), ("avx512", "AVX512_CORE")])
+def test_every_processor_writes_the_same_bytes(torch_may, onednn_may, threads):
+    assert bytes_elsewhere(torch_may, onednn_may, threads)[2] == bytes_elsewhere("default", "SSE41", 1)[2]
+
+
+def exact_outputs(model, call):
+    model = exact.on_grid(model)
+    with exact.Exact(), torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
+        return call(model)
+
+
+def test_exact_outputs_do_not_depend_on_the_batch_or_the_way_they_are_computed():
+    model, _ = weights.load("letters")
+    model = model.in_order(0)
+    pictures = torch.bernoulli(torch.full((5, 28, 28), 0.2), generator=torch.Generator().manual_seed(0)).double()
+    parallel = exact_outputs(model, lambda one: one.teacher_forced(pictures))
+    alone = exact_outputs(model, lambda one: one.teacher_forced(pictures[2:3]))
+    assert torch.equal(alone, parallel[2:3])
+    seen, known = [], pictures.flatten(1).numpy()
+
+    def choose(outputs):
+        seen.append(outputs.clone())
+        return known[:, len(seen) - 1 : len(seen)]
+
+    exact_outputs(model, lambda one: codec.walk(one, 28, 5, choose))
+    assert torch.equal(torch.cat(seen, 1), parallel.flatten(1))
+    assert float((parallel - model.teacher_forced(pictures.float())).abs().max()) < 0.05  # and it is the same network
+
+
+def test_tables():
+    x = np.arange(-exact.WIDEST * exact.GRID, exact.WIDEST * exact.GRID + 1) / exact.GRID
+    sigmoid, power = exact.sigmoid_table() / exact.FINE, exact.exp_table() / exact.FINE
+    assert np.abs(sigmoid - 1 / (1 + np.exp(-x))).max() <= 0.51 / exact.FINE
+    assert np.abs(power - np.exp(-x[len(x) // 2 :])).max() <= 0.51 / exact.FINE
+    assert (sigmoid + sigmoid[::-1] == 1).all() and sigmoid.min() > 0 and sigmoid.max() < 1
+    assert (exact._activations(2) == -exact._activations(2)[::-1]).all()
+    assert np.abs(exact._activations(2) - np.tanh(x / 2)).max() <= 0.51 / exact.GRID
+    # The whole tables, as they are on every machine: a change is a new format of files.
+    read = hashlib.sha256(exact.sigmoid_table().astype("<i8").tobytes() + exact.exp_table().astype("<i8").tobytes())
+    assert read.hexdigest()[:16] == "875e792327157b1d"
+
+
+def test_what_is_not_exact_is_refused():
+    one = torch.ones(2)
+    with exact.Exact(), pytest.raises(files.LabError, match="exp is not among the operations"):
+        torch.exp(one)
+    large = torch.full((2, 2), 1e3, dtype=torch.float64)
+    with exact.Exact(), pytest.raises(files.LabError, match="beyond"):
+        large @ large
+    with exact.Exact(), pytest.raises(files.LabError, match="beyond"):
+        large * float("nan")
+    model = joint()
+    with torch.no_grad():
+        model.head.above.weight.mul_(1e5)
+    with pytest.raises(files.LabError, match="Weights as large"):
+        codec.compress(pictures_for("joint row")[1], model)
+
+
+# A damaged file gives an error, and no picture
+
+
+def refused(data, model, match=None):
+    with pytest.raises(files.LabError, match=match):
+        codec.decompress(data, model)
+
+
+def test_one_bit_flipped_anywhere(small):
+    model, _, data = small
+    for place in range(len(data)):
+        for bit in range(8):
+            damaged = bytearray(data)
+            damaged[place] ^= 1 << bit
+            refused(bytes(damaged), model)
+
+
+def test_cut_off_anywhere_and_bytes_too_many(small):
+    model, _, data = small
+    for length in range(len(data)):
+        refused(data[:length], model)
+    refused(data + b"\0", model, "belong to nothing")
+
+
+def header_with(data, **changed):
+    """The header of a file with other fields, and a checksum that fits."""
+    head, place = codec.read_header(data)
+    names = "steps", "size", "levels", "count"
+    text = head["text"].encode()
+    numbers = [changed.get(name, head[name]) for name in names]
+    kind = codec.MAGIC, changed.get("format", codec.FORMAT), 0
+    fields = codec.FIELDS.pack(*kind, *numbers, head["weights"], len(text))
+    return fields + text + zlib.crc32(fields + text).to_bytes(4, "little"), data[place:]
+
+
+@pytest.mark.parametrize(
+    "changed, match",
+    [
+        ({"count": 10**9}, "cut off: 1,000,000,000 pictures"),
+        ({"count": 2**64 - 1}, "cut off"),
+        ({"steps": 2**32 - 1}, "none that is written here"),
+        ({"steps": 0}, "none that is written here"),
+        ({"levels": 1}, "none that is written here"),
+        ({"count": 2}, "other pictures than were written"),
+        ({"count": 0}, "belong to nothing"),
+        ({"steps": 3}, "other pictures than were written"),
+        ({"size": 5}, "other model"),
+        ({"levels": 3}, "other model"),
+        ({"format": 2}, "of format 2; this version reads format 1"),
+    ],
+)
+def test_a_header_that_promises_something_else(small, changed, match):
+    model, _, data = small
+    head, rest = header_with(data, **changed)
+    refused(head + rest, model, match)
+
+
+def test_other_weights_and_other_files(small, tmp_path):
+    model, _, data = small
+    refused(data, joint(seed=5), "other weights")
+    refused(data, MODELS["MADE"][0], "other weights")
+    refused(b"", model, "does not begin")
+    refused(b"\x89PNG\r\n\x1a\n" + data, model, "does not begin")
+
+
+@pytest.mark.parametrize(
+    "arithmetic, match", [("exact", "was damaged before"), ("float", "floating-point arithmetic by torch")]
+)
+def test_a_machine_that_computes_other_probabilities_is_found_out(monkeypatch, arithmetic, match):
+    model, pictures = pictures_for("joint row", count=50)
+    data, right = codec.compress(pictures, model, arithmetic), codec.probabilities
+
+    def wrong(outputs, arithmetic):
+        kind, chances = right(outputs, arithmetic)
+        return kind, np.where(chances < 0.5, chances + 1 / codec.FLOAT_GRID, chances)
+
+    monkeypatch.setattr(codec, "probabilities", wrong)
+    refused(data, model, match)
+
+
+# Pictures and models that cannot be coded
+
+
+@pytest.mark.parametrize(
+    "pictures, match",
+    [
+        (torch.full((2, 4, 4), 0.5), "2 levels.*Binarise"),
+        (torch.full((2, 4, 4), 2.0), "from 0 to 1"),
+        (torch.full((2, 4, 4), float("nan")), "from 0 to 1"),
+        (torch.zeros(2, 4, 5), r"\(count, steps, 4\)"),
+        (torch.zeros(4, 4), r"\(count, steps, 4\)"),
+        (torch.zeros(2, 0, 4), r"\(count, steps, 4\)"),
+    ],
+)
+def test_pictures_that_the_model_does_not_code(small, pictures, match):
+    with pytest.raises(files.LabError, match=match):
+        codec.compress(pictures, small[0])
+
+
+def test_models_that_code_nothing():
+    pictures = torch.zeros(2, 4, 4)
+    for model, match in [
+        (helpers.GenModel(4, 8, distribution="regression"), "no probabilities"),
+        (helpers.GenModel(4, 8, bidirectional=True), "reads what it predicts"),
+        (torch.nn.Linear(4, 4), "Linear is none"),
+    ]:
+        with pytest.raises(files.LabError, match=match):
+            codec.compress(pictures, model)
+    with pytest.raises(files.LabError, match="4, 4"):
+        codec.compress(torch.zeros(2, 3, 4), MODELS["mixture of orders"][0])
+    with pytest.raises(files.LabError, match="arithmetic"):
+        codec.compress(pictures, joint(), "integer")
+
+
+# The command
+
+
+def test_the_command_packs_and_unpacks(tmp_path, capsys):
+    torch.manual_seed(0)
+    pictures = weights.load("digits")[0].sample(3).numpy().astype(np.uint8)
+    np.savez(tmp_path / "in.npz", pictures=pictures)
+    codec.main(["pack", str(tmp_path / "in.npz"), str(tmp_path / "packed"), "--weights", "digits"])
+    codec.main(["unpack", str(tmp_path / "packed"), str(tmp_path / "out.npz")])
+    with np.load(tmp_path / "out.npz") as arrays:
+        assert (arrays["pictures"] == pictures).all() and arrays["pictures"].dtype == np.uint8
+    assert "3 pictures" in capsys.readouterr().out
+
+
+def test_the_command_with_levels_and_weights_of_ones_own(tmp_path, monkeypatch):
+    saving.save_model(joint(distribution="categorical", levels=300), tmp_path / "own")
+    pictures = np.arange(0, 300, 13, dtype=np.int64)[:16].reshape(1, 4, 4)
+    np.savez(tmp_path / "in.npz", pictures)
+    codec.pack(tmp_path / "in.npz", tmp_path / "packed", tmp_path / "own")
+    with pytest.raises(files.LabError, match=r"than the stored ones\. Name them by --weights"):
+        codec.unpack(tmp_path / "packed", tmp_path / "out.npz")
+    codec.unpack(tmp_path / "packed", tmp_path / "out.npz", tmp_path / "own")
+    with np.load(tmp_path / "out.npz") as arrays:
+        assert (arrays["pictures"] == pictures).all() and arrays["pictures"].dtype == np.uint16
+
+
+def test_the_command_says_what_is_wrong(tmp_path):
+    def says(match, *words):
+        with pytest.raises(SystemExit, match=match):
+            codec.main([*map(str, words)])
+        assert not (tmp_path / "new").exists()
+
+    says("There is no file|not there|does not exist|no such", "pack", tmp_path / "none.npz", tmp_path / "new")
+    (tmp_path / "text").write_text("no pictures")
+    says("damaged or is something else", "pack", tmp_path / "text", tmp_path / "new")
+    says("damaged or is something else", "unpack", tmp_path / "text", tmp_path / "new")
+    np.savez(tmp_path / "floats.npz", np.zeros((1, 28, 28)))
+    says("whole numbers", "pack", tmp_path / "floats.npz", tmp_path / "new")
+    np.savez(tmp_path / "objects.npz", np.array([{}], dtype=object))
+    says("damaged or is something else", "pack", tmp_path / "objects.npz", tmp_path / "new")
+    np.savez(tmp_path / "two.npz", a=np.zeros(1, int), b=np.zeros(1, int))
+    says('none is called "pictures"', "pack", tmp_path / "two.npz", tmp_path / "new")
+    np.savez(tmp_path / "grey.npz", np.full((1, 28, 28), 7, np.uint8))
+    says("from 0 to 1", "pack", tmp_path / "grey.npz", tmp_path / "new")

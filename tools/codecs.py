@@ -1,0 +1,139 @@
+"""Measures note 9's compression beside classical codes and stores it: `make codecs`.
+
+    python tools/codecs.py [--data letters digits camera noise] [--store]
+
+letters: all 1,902 test letters; digits: MNIST's 10,000 test images, binarised once (--mnist, or the environment
+variable PIXELRNN_MNIST); camera: scikit-image's camera, binarised, in 324 tiles of 28 x 28; noise: 1,902 pictures of
+fair coins. Bits are means over all pictures, of files of one picture each (for our own code: its stream, without a
+header) and of one file for all, with everything that is in it. Seconds are of one core, encoding and decoding one file
+for all; other programs beside it make them longer, so only those of one table can be compared.
+
+The tables go into build/, with --store into data/compression/, which note 9 reads.
+"""
+
+import argparse
+import io
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch: one core for everybody
+
+import imagecodecs
+import numpy as np
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # where helpers.py is
+
+import bench
+import classical
+import codec
+import datasets
+import files
+import letters
+import weights
+
+DATA = ("letters", "digits", "camera", "noise")
+
+
+def pictures(name, mnist=None):
+    """Binary pictures, uint8 (count, 28, 28)."""
+    if name == "digits":
+        return datasets.binarized_mnist(mnist)[2].numpy().astype(np.uint8)
+    test = letters.load_letters()[2].astype(np.uint8)
+    if name == "noise":
+        return np.random.default_rng(0).integers(0, 2, test.shape, np.uint8)
+    return test if name == "letters" else datasets.camera_tiles()
+
+
+def decoded(name, data, shape):
+    """The picture that a classical code gives back, to see that it is the same."""
+    if name in classical.OF_BYTES:
+        module = {"gzip": classical.gzip, "bz2": classical.bz2, "xz": classical.lzma}[name]
+        return np.unpackbits(np.frombuffer(module.decompress(data), np.uint8))[: shape[0] * shape[1]].reshape(shape)
+    if name == "JPEG XL":
+        return imagecodecs.jpegxl_decode(data).reshape(shape)
+    if name == "JBIG1":
+        run = classical.subprocess.run(["jbgtopbm"], input=data, capture_output=True, check=True).stdout
+        return np.array(classical.Image.open(io.BytesIO(run))).astype(np.uint8).reshape(shape)
+    return (np.array(classical.Image.open(io.BytesIO(data)).convert("L")) > 0).astype(np.uint8)
+
+
+def timed(call):
+    start = time.perf_counter()
+    return call(), time.perf_counter() - start
+
+
+def measure_classical(name, images):
+    """Bits each, bits together, seconds to encode and to decode all."""
+    each = classical.each(name, images)
+    together, width = classical.together(name, images)
+    whole = classical.mosaic(images, width)
+    data, encoding = timed(lambda: classical.encode(name, whole))
+    again, decoding = timed(lambda: decoded(name, data, whole.shape))
+    if not (again == whole).all():
+        raise AssertionError(f"{name} does not give back what was put in.")
+    return [name, each, together, encoding, decoding]
+
+
+def measure_ours(name, images):
+    """The same, of the model with these stored weights, and what its likelihood promises, in bits."""
+    model, _ = weights.load(name)
+    known = torch.from_numpy(images).float()
+    each = 8 * sum(map(len, codec.streams(known, model))) / len(known)
+    data, encoding = timed(lambda: codec.compress(known, model))
+    again, decoding = timed(lambda: codec.decompress(data, model))
+    if not torch.equal(again, known):
+        raise AssertionError(f"The code with the weights of {name} does not give back what was put in.")
+    mixed, own = model.nats(known, each=True)
+    best = own.min(0).mean() / np.log(2) + np.log2(len(own))
+    promised = {"mixture": mixed.mean() / np.log(2), "best order": best, "mean order": own.mean() / np.log(2)}
+    return [f"weights of {name}", each, 8 * len(data) / len(known), encoding, decoding], promised
+
+
+def measure(data, mnist, store):
+    images, rows, promised = pictures(data, mnist), [], {}
+    for name in weights.NAMES:
+        row, promised[name] = measure_ours(name, images)
+        rows.append(row)
+        print(data, *row, promised[name], flush=True)
+    for name in classical.NAMES:
+        if name in classical.OF_PICTURES or name in classical.OF_BYTES:
+            rows.append(measure_classical(name, images))
+            print(data, *rows[-1], flush=True)
+    protocol = {
+        "command": f"python tools/codecs.py --data {data} --store",
+        "pictures": len(images),
+        "unit": "bits per picture; seconds for all of them",
+        "promised": {name: {key: round(bits, 3) for key, bits in of.items()} for name, of in promised.items()},
+        "weights": {name: weights.load(name)[1]["sha256"][:16] for name in weights.NAMES},
+        "processor": bench.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    rows = [[name, *(round(value, 3) for value in values)] for name, *values in rows]
+    names = ["code", "each", "together", "encoding", "decoding"]
+    path = (files.DATA / "compression" if store else ROOT / "build") / f"{data}.csv"
+    files.write_table(path, protocol, names, rows)
+    print(f"Stored in {path}.")
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
+    parser.add_argument("--mnist", help="a path, or 'download' (default: the environment variable PIXELRNN_MNIST)")
+    parser.add_argument("--store", action="store_true", help="in data/compression/, which note 9 reads")
+    arguments = parser.parse_args(words)
+    torch.set_num_threads(1)
+    try:
+        for name in arguments.data:
+            measure(name, arguments.mnist, arguments.store)
+    except files.LabError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
