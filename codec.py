@@ -17,6 +17,7 @@ import argparse
 import copy
 import hashlib
 import json
+import math
 import platform
 import struct
 import sys
@@ -42,6 +43,7 @@ BLOCK = struct.Struct("<III")  # bytes that follow, their checksum, the checksum
 PICTURES, VALUES = 2048, 2**22  # of a block, at most: they are computed side by side
 MOST = 2**24  # values of a picture
 ARITHMETIC = ("exact", "float")
+PLAIN = 2**-8  # the probability with which a picture is expected to be coded without the model
 FLOAT_GRID = 2**16  # to which "float" rounds probabilities, so that fewer differ between machines
 
 _queue, _models = constriction.stream.queue, constriction.stream.model
@@ -51,7 +53,8 @@ def compress(pictures, model, arithmetic="exact"):
     """Pictures as bytes, from which `decompress` gives them back, with the same model.
 
     pictures: (count, steps, input_size), torch or numpy, values in [0, 1] on the model's levels; the count may be 0.
-    model: any of this series that can be sampled. One of reading orders takes the best order for each picture.
+    model: any of this series that can be sampled. Of reading orders, the best for each picture is taken. A picture that
+        takes more bits with the model than without is coded without. It is put in evaluation mode.
     arithmetic: "exact" can be decompressed everywhere. "float" takes models with layer norm or batch norm too, but only
         the same processor, torch and number of threads are sure to give the pictures back.
 
@@ -211,15 +214,19 @@ def _payload(data, place, where):
 
 def _read_block(payload, ready, head, many):
     coder = _queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
-    block, all_orders = np.zeros((many, head["steps"], head["size"]), np.int32), _orders(ready)
-    chosen = coder.decode(_models.Uniform(len(all_orders)), many) if len(all_orders) > 1 else np.zeros(many)
-    for number, order in enumerate(all_orders):
+    block = np.zeros((many, head["steps"], head["size"]), np.int32)
+    chosen = coder.decode(_ways(ready), many)
+    for number, order in enumerate(_orders(ready)):
         own = chosen == number
         if own.any():
             model = _in_order(ready, order)
             with _arithmetic(head["arithmetic"]):
                 levels = walk(model, head["steps"], int(own.sum()), _reader(coder, head["arithmetic"]))
             block[own] = levels if order is None else orders.turned_back(torch.from_numpy(levels), order).numpy()
+    plain = chosen == len(_orders(ready))
+    if plain.any():
+        values = coder.decode(_models.Uniform(head["levels"]), int(plain.sum()) * block[0].size)
+        block[plain] = values.reshape(-1, *block.shape[1:])
     return block
 
 
@@ -228,17 +235,18 @@ def _reader(coder, arithmetic):
 
 
 def _write_block(coders, block, model, ready, arithmetic):
-    """Encode pictures, each by its coder, which may be one for all: the order of each, then their values by order."""
-    chosen, all_orders = _best_orders(model, block), _orders(model)
-    if len(all_orders) > 1:
-        for coder, number in zip(coders, chosen, strict=True):
-            coder.encode(int(number), _models.Uniform(len(all_orders)))
-    for number, order in enumerate(all_orders):
+    """Encode pictures, each by its coder, which may be one for all: the way of each, then their values by way."""
+    chosen = _best_ways(model, block)
+    for coder, number in zip(coders, chosen, strict=True):
+        coder.encode(int(number), _ways(model))
+    for number, order in enumerate(_orders(model)):
         own = np.flatnonzero(chosen == number)
         if len(own):
             pictures = torch.from_numpy(block[own])
             pictures = pictures if order is None else orders.turned(pictures, order)
             _write([coders[one] for one in own], _in_order(ready, order), pictures, arithmetic)
+    for one in np.flatnonzero(chosen == len(_orders(model))):
+        coders[one].encode(block[one].reshape(-1), _models.Uniform(_levels(model)))
 
 
 def _write(coders, model, pictures, arithmetic):
@@ -282,12 +290,21 @@ def _in_order(model, order):
     return model if order is None else model.in_order(order)
 
 
-def _best_orders(model, block):
-    """For each picture the number of the order that gives it the fewest nats, int32."""
-    if len(_orders(model)) == 1:
-        return np.zeros(len(block), np.int32)
-    _, own = model.nats(torch.from_numpy(block).float() / (_levels(model) - 1), each=True)
-    return own.argmin(0).astype(np.int32)
+def _ways(model):
+    """How a picture can be coded: in each order of the model alike, or, rarely, plainly, which costs 8 bits more than
+    its values. So no picture, however strange to the model, takes more than that."""
+    count = len(_orders(model))
+    return _models.Categorical(np.array([(1 - PLAIN) / count] * count + [PLAIN]), perfect=False)
+
+
+def _best_ways(model, block):
+    """For each picture the number of the way that takes the fewest bits, int32."""
+    levels = _levels(model)
+    pictures = torch.from_numpy(block).float() / (levels - 1)
+    own = model.nats(pictures, each=True)[1] if isinstance(model, orders.Orders) else [helpers.nats(model, pictures)]
+    own = np.stack(own) - math.log((1 - PLAIN) / len(own))
+    plain = np.full((1, len(block)), block[0].size * math.log(levels) - math.log(PLAIN))
+    return np.concatenate([own, plain]).argmin(0).astype(np.int32)
 
 
 def _levels(model):

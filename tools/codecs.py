@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where helpers.py is
 
 import bench
+
 import classical
 import codec
 import datasets
