@@ -19,7 +19,7 @@ export NB IMAGE BENCH OWNER
 # What would change a notebook or its checks; tools/series.py says the same to those without make.
 unexport MPLBACKEND PYTHONDEVMODE PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS
 
-.PHONY: notebooks test portability links check-links lab reference bench weights stored lint clean setup
+.PHONY: notebooks test portability links check-links lab reference bench weights codecs stored lint clean setup
 
 notebooks: $(READY)
 	@$(BIN)/python tools/series.py run --notebook="$$NB" --image="$$IMAGE"
@@ -54,6 +54,10 @@ bench: $(READY)
 # The trained weights in data/weights/, again; digits need MNIST, and hours.
 weights: $(READY)
 	@$(BIN)/python tools/train_weights.py
+
+# Compression beside classical codes (note 9), on letters, digits (which need MNIST), a photograph and noise.
+codecs: $(READY)
+	@$(BIN)/python tools/codecs.py
 
 # The outputs that the notebooks carry.
 stored: $(READY)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import helpers
 from files import LabError
 
 BITS = 12  # behind the point, of weights and activations
@@ -118,6 +119,12 @@ def on_grid(model):
         if not weight.abs().sum(tuple(range(1, weight.ndim))).amax() <= LARGEST:
             raise LabError('Weights as large as these are not exact here (exact.py). Use arithmetic="float".')
     return model
+
+
+def outputs(model, sequences):
+    """Teacher-forced outputs of a model `on_grid`, all at once, float64."""
+    with Exact(), torch.no_grad(), helpers.plain_recurrence():
+        return model.teacher_forced(sequences.double())
 
 
 def bernoulli(logits):

@@ -621,7 +621,7 @@ def fit_readout(model, sequences):
 
 
 @contextlib.contextmanager
-def _plain_recurrence():
+def plain_recurrence():
     """Without oneDNN's fused recurrence: it rearranges all weights at every call, which for a single step is most of
     the work (2 to 5 times as long for one sequence)."""
     with warnings.catch_warnings():
@@ -673,7 +673,7 @@ def sample(model, steps, given=None, *, batch=1, levels=None, temperature=0.0, c
     model.eval()
     past, state, generated, outputs = _with_start(sequences, model.window or 1), None, [], []
     stream = cached and model.streams
-    with _plain_recurrence() if stream else contextlib.nullcontext():
+    with plain_recurrence() if stream else contextlib.nullcontext():
         for _ in range(steps - sequences.shape[1]):
             if stream:
                 features, state = model.step(past, state)
@@ -759,7 +759,7 @@ def multiply_adds(call):
 
     The same on every machine, where seconds are not. Element-wise work is left out.
     """
-    with _plain_recurrence(), FlopCounterMode(display=False) as counter:  # the fused recurrence would not be counted
+    with plain_recurrence(), FlopCounterMode(display=False) as counter:  # the fused recurrence would not be counted
         call()
     return counter.get_total_flops() // 2
 

@@ -135,7 +135,7 @@ def test_the_file_is_as_long_as_the_likelihood_says(name):
     data = codec.compress(pictures, model)
     _, place = codec.read_header(data)
     spent = 8 * (len(data) - place - codec.BLOCK.size)
-    assert 0.999 * bits <= spent <= 1.001 * bits + 64
+    assert 0.999 * bits <= spent <= 1.0005 * bits + 64
 
 
 @every_model
@@ -156,7 +156,7 @@ def test_no_picture_takes_much_more_than_its_values(name):
         model = copy.deepcopy(model)
         for weight in model.parameters():
             weight.mul_(20)
-    assert max(map(len, codec.streams(pictures, model))) * 8 <= pictures[0].numel() * np.log2(levels) + 8 + 48
+    assert max(map(len, codec.streams(pictures, model))) * 8 <= pictures[0].numel() * np.log2(levels) + 8 + 64
     assert torch.equal(codec.decompress(codec.compress(pictures, model), model), pictures.float())
 
 
@@ -202,26 +202,20 @@ def test_every_processor_writes_the_same_bytes(torch_may, onednn_may, threads):
     assert bytes_elsewhere(torch_may, onednn_may, threads)[2] == bytes_elsewhere("default", "SSE41", 1)[2]
 
 
-def exact_outputs(model, call):
-    model = exact.on_grid(model)
-    with exact.Exact(), torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
-        return call(model)
-
-
 def test_exact_outputs_do_not_depend_on_the_batch_or_the_way_they_are_computed():
     model, _ = weights.load("letters")
-    model = model.in_order(0)
+    model, fixed = model.in_order(0), exact.on_grid(model).in_order(0)
     pictures = torch.bernoulli(torch.full((5, 28, 28), 0.2), generator=torch.Generator().manual_seed(0)).double()
-    parallel = exact_outputs(model, lambda one: one.teacher_forced(pictures))
-    alone = exact_outputs(model, lambda one: one.teacher_forced(pictures[2:3]))
-    assert torch.equal(alone, parallel[2:3])
+    parallel = exact.outputs(fixed, pictures)
+    assert torch.equal(exact.outputs(fixed, pictures[2:3]), parallel[2:3])
     seen, known = [], pictures.flatten(1).numpy()
 
     def choose(outputs):
         seen.append(outputs.clone())
         return known[:, len(seen) - 1 : len(seen)]
 
-    exact_outputs(model, lambda one: codec.walk(one, 28, 5, choose))
+    with exact.Exact():
+        codec.walk(fixed, 28, 5, choose)
     assert torch.equal(torch.cat(seen, 1), parallel.flatten(1))
     assert float((parallel - model.teacher_forced(pictures.float())).abs().max()) < 0.05  # and it is the same network
 

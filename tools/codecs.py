@@ -58,7 +58,7 @@ def decoded(name, data, shape):
         return imagecodecs.jpegxl_decode(data).reshape(shape)
     if name == "JBIG1":
         run = classical.subprocess.run(["jbgtopbm"], input=data, capture_output=True, check=True).stdout
-        return np.array(classical.Image.open(io.BytesIO(run))).astype(np.uint8).reshape(shape)
+        return (np.array(classical.Image.open(io.BytesIO(run))) == 0).astype(np.uint8)
     return (np.array(classical.Image.open(io.BytesIO(data)).convert("L")) > 0).astype(np.uint8)
 
 
