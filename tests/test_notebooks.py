@@ -189,6 +189,8 @@ def test_a_picture_of_one_colour_is_one_too(shade, tmp_path, monkeypatch, capsys
         ("07", "LAYERS", 0, 1),
         ("08", "COUNT", 2, 8),
         ("08", "HALF", 0, 1),
+        ("09", "COUNT", 2, 8),
+        ("09", "FEW", 0, 8),
     ],
 )
 def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name, value, smallest, monkeypatch, capsys):

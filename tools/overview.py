@@ -40,6 +40,7 @@ THUMBNAILS = {
     6: "field",
     7: "mnist-figure",
     8: "completions",
+    9: "where",
 }
 WIDTH = 480  # pixels of a small picture
 
