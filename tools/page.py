@@ -1,9 +1,9 @@
-"""Builds the page that finishes a drawing (site/draw/) into build/draw/, where it opens from a file and without network.
+"""Builds the page that finishes a drawing (site/draw/) into build/draw/, where it opens from a file, and offline.
 
     python tools/page.py [folder]
 
-A page that is opened from a file may neither load modules nor fetch. So the modules are joined into one plain script, and
-the weights are scripts too: base64 of 16-bit floats, of which masks leave out what raster order never needs.
+A page that is opened from a file may neither load modules nor fetch. So the modules are joined into one plain script,
+and the weights are scripts too: base64 of 16-bit floats, without those that masks hide in raster order.
 """
 
 import base64
@@ -34,7 +34,7 @@ DECLARED = re.compile(r"^(?:export )?(?:const|let|function\*?|class|async functi
 
 
 def raster(model):
-    """The network of a stored model that reads in raster order: a GenModel with a joint head, and what conditions it."""
+    """The network of a stored model that reads in raster order, a GenModel with a joint head."""
     member = model.in_order(0)
     settings = getattr(member, "settings", {})
     asked = {"cell": "lstm", "num_layers": 1, "norm": None, "head": "joint", "encoding": "values"}
@@ -109,9 +109,10 @@ def bundle(sources=SOURCES, first="main"):
     for name in order:
         wanted = {each for names, _ in IMPORT.findall(texts[name]) for each in names.split(", ")}
         if wanted - exports or re.search(r"^import", IMPORT.sub("", texts[name]), re.M):
-            raise files.LabError(f"{name}.js imports what no module exports, or in other words than the builder knows.")
+            raise files.LabError(f"{name}.js imports what no module exports, or not in the way that the builder knows.")
     bodies = [f"// {name}.js\n{EXPORT.sub('', IMPORT.sub('', texts[name]))}" for name in order]
-    return f'"use strict";\nconst pixelRNN = (() => {{\n{"".join(bodies)}\nreturn {{ {", ".join(sorted(exports))} }};\n}})();\n'
+    returned = f"return {{ {', '.join(sorted(exports))} }};"
+    return "\n".join(['"use strict";', "const pixelRNN = (() => {", *bodies, returned, "})();", ""])
 
 
 def build(folder=FOLDER, sources=SOURCES, stored=None):

@@ -6,7 +6,8 @@ import { emptyPicture, SIZE } from "./picture.js";
 import { bitsOf, continuations } from "./sampling.js";
 
 export const COUNT = 6;
-const FRAME = 16; // milliseconds after which the browser gets its turn
+const FRAME = 16; // milliseconds: no row is shown for less, so that one sees the rows come
+const TURN = 40; // milliseconds after which the browser gets its turn, on a processor that is slower than that
 
 function nextFrame() {
   // A tab that is not seen gets no frames, and is not to wait for ever.
@@ -45,9 +46,9 @@ export function makeTiles(list, choose) {
 
 export function paintTile(tile, results, k) {
   paintContinuation(tile.canvas, results.pictures[k], results.given, results.rows);
-  tile.text.textContent = results.rows === SIZE ? `${results.bits[k].toFixed(0)} bits` : "\u00a0";
-  const done = results.rows === SIZE ? `${results.bits[k].toFixed(0)} bits` : "being sampled";
-  tile.button.setAttribute("aria-label", `Continuation ${k + 1}: ${done}. Show its probabilities.`);
+  if (results.rows < SIZE) return;
+  tile.text.textContent = `${results.bits[k].toFixed(0)} bits`;
+  tile.button.setAttribute("aria-label", `Continuation ${k + 1}: ${tile.text.textContent}. Show its probabilities.`);
 }
 
 // Samples and paints. `current()` says whether this run is still wanted. `chosen()`: the continuation whose probabilities
@@ -68,7 +69,8 @@ export async function finish(reader, picture, settings, { tiles, shown, chosen, 
     tiles.forEach((tile, k) => paintTile(tile, results, k));
     paintChances(shown, results.chances[chosen()], given);
   };
-  let turn = performance.now();
+  const started = performance.now();
+  let turn = started;
   for (const sampled of continuations(reader, picture, { ...settings, count: COUNT })) {
     for (let k = 0; k < COUNT; k++) {
       results.pictures[k].set(sampled.values[k], sampled.row * SIZE);
@@ -76,9 +78,11 @@ export async function finish(reader, picture, settings, { tiles, shown, chosen, 
       sampled.logits[k].forEach((logit, place) => (results.bits[k] += bitsOf(logit, sampled.values[k][place])));
     }
     results.rows = sampled.row + 1;
-    if (performance.now() - turn < FRAME) continue;
+    const now = performance.now();
+    const early = !still && now - started < (results.rows - given) * FRAME;
+    if (!early && now - turn < TURN) continue;
     if (!still) paint();
-    await nextFrame();
+    await (early ? nextFrame() : new Promise((resolve) => setTimeout(resolve)));
     if (!current()) return null;
     turn = performance.now();
   }

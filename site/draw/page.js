@@ -46,6 +46,7 @@ export function paint() {
   at("temperature").value = state.temperature;
   say("temperature-value", state.temperature.toFixed(1));
   at("undo").disabled = !state.undo.length;
+  say("shown", `(continuation ${state.chosen + 1})`);
   for (const id of ["adopt", "png", "apng"]) at(id).disabled = !results;
   tiles.forEach(({ button }, k) => button.setAttribute("aria-pressed", k === state.chosen));
   if (!state.reader) return;

@@ -50,25 +50,40 @@ export function paintDrawing(canvas, picture, given, cursor) {
   paper.strokeRect((cursor % SIZE) * cell - 1, Math.floor(cursor / SIZE) * cell - 1, cell + 2, cell + 2);
 }
 
-// A continuation, as far as it is generated: `rows` rows. The given part is black, what was sampled is blue.
-export function paintContinuation(canvas, picture, given, rows) {
-  const { paper, cell, fill } = cells(canvas);
-  picture.forEach((value, i) => value && i < rows * SIZE && fill(i, i < given * SIZE ? "#000" : "#0b4f8a"));
-  givenLine(paper, cell, given, false);
+const small = document.createElement("canvas"); // a pixel of it is a value; enlarged at once, which is quick
+small.width = small.height = SIZE;
+
+// color(i): the colour of value i, a number 0xBBGGRR.
+function paintValues(canvas, color) {
+  const values = new Uint32Array(SIZE * SIZE).map((_, i) => 0xff000000 | color(i));
+  const paper = small.getContext("2d");
+  paper.putImageData(new ImageData(new Uint8ClampedArray(values.buffer), SIZE, SIZE), 0, 0);
+  const large = canvas.getContext("2d");
+  large.imageSmoothingEnabled = false;
+  large.drawImage(small, 0, 0, canvas.width, canvas.height);
+  return large;
 }
 
-// From white (0) over blue to dark blue (1).
-export function colorOf(chance) {
-  const stops = [[255, 255, 255], [33, 113, 181], [8, 48, 107]];
-  const [at, from] = chance < 0.6 ? [chance / 0.6, 0] : [(chance - 0.6) / 0.4, 1];
-  return `rgb(${stops[from].map((value, i) => Math.round(value + at * (stops[from + 1][i] - value))).join(",")})`;
+// A continuation, as far as it is generated: `rows` rows. The given part is black, what was sampled is blue.
+export function paintContinuation(canvas, picture, given, rows) {
+  const ink = (i) => (i < given * SIZE ? 0x000000 : 0x8a4f0b);
+  const paper = paintValues(canvas, (i) => (picture[i] && i < rows * SIZE ? ink(i) : 0xffffff));
+  givenLine(paper, canvas.height / SIZE, given, false);
 }
+
+// From white (0) over blue to dark blue (1), in hundredths.
+const SCALE = Array.from({ length: 101 }, (_, i) => {
+  const stops = [[255, 255, 255], [33, 113, 181], [8, 48, 107]];
+  const [at, from] = i < 60 ? [i / 60, 0] : [(i - 60) / 40, 1];
+  const [red, green, blue] = stops[from].map((value, c) => Math.round(value + at * (stops[from + 1][c] - value)));
+  return (blue << 16) | (green << 8) | red;
+});
 
 // The probability of ink of each pixel; NaN where it is not known yet.
 export function paintChances(canvas, chances, given) {
-  const { paper, cell, fill } = cells(canvas);
-  chances.forEach((chance, i) => fill(i, Number.isNaN(chance) ? "#efedea" : colorOf(chance)));
-  givenLine(paper, cell, given, true);
+  const color = (i) => (Number.isNaN(chances[i]) ? 0xeaedef : SCALE[Math.round(100 * chances[i])]);
+  const paper = paintValues(canvas, color);
+  givenLine(paper, canvas.height / SIZE, given, true);
 }
 
 // A bar for each given row, beside the row.

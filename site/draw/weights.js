@@ -34,6 +34,7 @@ export function unpackWeights(packed) {
     model[part] = new Float32Array(count);
     for (let i = 0; i < count; i++, place += 2) model[part][i] = fromHalf(halves.getUint16(place, true));
   }
+  model.bias = model.inputBias.map((value, i) => value + model.hiddenBias[i]); // torch keeps the two apart
   if (place !== bytes.length) throw new Error("They are damaged: some are missing.");
   return model;
 }
