@@ -1,15 +1,20 @@
 """Builds the page that finishes a drawing (site/draw/) into build/draw/, where it opens from a file, and offline.
 
-    python tools/page.py [folder]
+    python tools/page.py              (again where sources or weights have changed)
+    python tools/page.py --browser    (the browser that tests use, or what to install)
+    python tools/page.py --measure    (bytes, and milliseconds of six continuations)
 
 A page that is opened from a file may neither load modules nor fetch. So the modules are joined into one plain script,
 and the weights are scripts too: base64 of 16-bit floats, without those that masks hide in raster order.
 """
 
+import argparse
 import base64
 import json
+import os
 import re
 import shutil
+import statistics
 import sys
 import zlib
 from pathlib import Path
@@ -134,13 +139,63 @@ def build(folder=FOLDER, sources=SOURCES, stored=None):
     return sorted([*(folder / name for name in written), folder / "draw.css"])
 
 
-def main(folder=FOLDER):
+def browser():
+    """The path of a Chromium: the system's, or the one that playwright has fetched. LabError where there is none."""
     try:
-        for path in build(folder):
-            print(f"{path.stat().st_size / 1000:8.1f} kB  {path}")
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise files.LabError("The page is tested with playwright: pip install -r requirements.txt") from error
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if shutil.which(name):
+            return shutil.which(name)
+    with sync_playwright() as driver:
+        if os.path.exists(driver.chromium.executable_path):
+            return driver.chromium.executable_path
+    advice = "`apt install chromium` on Debian, `python -m playwright install chromium` elsewhere"
+    raise files.LabError(f"No Chromium is installed, in which the page is tested. Install one: {advice}.")
+
+
+def measure(folder=FOLDER, runs=7, throttled=6):
+    """Print bytes, and how long six continuations take: of nothing (28 rows) and of 13 given rows, medians.
+
+    With the processor slowed down by `throttled` as well, which stands for a phone's. Reported, and not asserted.
+    """
+    from playwright.sync_api import sync_playwright
+
+    first = sum(path.stat().st_size for path in build(folder) if path.name != "weights-digits.js")
+    print(f"{first / 1000:.1f} kB with one set of weights")
+    with sync_playwright() as driver, driver.chromium.launch(executable_path=browser()) as chromium:
+        page = chromium.new_page()
+        page.goto((Path(folder) / "index.html").as_uri())
+        page.wait_for_function("pixelRNN.state.reader")
+        session = page.context.new_cdp_session(page)
+        for rate in (1, throttled):
+            session.send("Emulation.setCPUThrottlingRate", {"rate": rate})
+            for rows in (0, 13):
+                page.evaluate(f"pixelRNN.state.given = {rows}")
+                run = "pixelRNN.proceed().then(() => pixelRNN.state.milliseconds)"
+                times = [page.evaluate(run) for _ in range(runs)]
+                words = f"processor {rate} times slower" if rate > 1 else "processor as it is"
+                spread = f"{min(times):.0f} to {max(times):.0f}"
+                print(f"six continuations of {rows} rows, {words}: {statistics.median(times):.0f} ms ({spread})")
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--browser", action="store_true", help="say which browser the tests use")
+    parser.add_argument("--measure", action="store_true", help="print bytes and milliseconds")
+    chosen = parser.parse_args(words)
+    try:
+        if chosen.browser:
+            print(browser())
+        elif chosen.measure:
+            measure()
+        else:
+            for path in build():
+                print(f"{path.stat().st_size / 1000:8.1f} kB  {path}")
     except files.LabError as error:
         sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main()
