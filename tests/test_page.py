@@ -442,6 +442,19 @@ def test_every_control_is_reached_and_seen_with_the_tab_key(visit):
     assert set(wanted.split()) <= set(reached) and reached.count("BUTTON") == COUNT
 
 
+def test_a_pen_draws_with_one_end_and_erases_with_the_other(visit):
+    window = visit()
+    pen = window.context.new_cdp_session(window)
+    ink = []
+    for button, buttons in (("left", 1), ("right", 2)):
+        for kind, (x, y) in zip(("mousePressed", "mouseMoved", "mouseReleased"), places(window), strict=False):
+            event = {"type": kind, "x": x, "y": y, "button": button, "buttons": buttons, "pointerType": "pen"}
+            pen.send("Input.dispatchMouseEvent", event)
+        results(window)
+        ink.append(drawn(window).sum())
+    assert ink[0] > 8 and ink[1] < ink[0] / 2
+
+
 def test_eraser_undo_clear_and_start_from_nothing(visit):
     window = visit()
     draw_with_mouse(window)
@@ -531,6 +544,16 @@ def test_a_link_holds_the_drawing_and_shows_the_same_continuations(visit):
     other.evaluate(f"location.hash = '{link('digits', BAR, 9)}'")  # a link that is put in
     other.wait_for_function("pixelRNN.state.name === 'digits' && pixelRNN.state.results")
     assert np.array_equal(drawn(other), BAR) and other.locator("[value=digits]").is_checked()
+
+
+def test_the_link_is_copied(visit):
+    window = visit(permissions=["clipboard-read", "clipboard-write"])
+    draw_with_mouse(window)
+    shown = results(window)
+    window.get_by_role("button", name="Copy link").click()
+    window.wait_for_function("document.getElementById('shared').textContent.includes('copied')")
+    address = window.evaluate("navigator.clipboard.readText()")
+    assert np.array_equal(results(visit(address[address.index("#") :])), shown)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 // The page's beginning, and what each control does.
 
 import { makePad } from "./pad.js";
-import { at, changed, clearTiles, fail, outdated, paint, paintSoon, proceed, remember, say, state, use } from "./page.js";
+import { at, changed, clearTiles, fail, keepInLink, outdated, paint, paintSoon, proceed, remember, say, state, use } from "./page.js";
 import { emptyPicture, SIZE } from "./picture.js";
 import { asAnimatedPNG, asPNG, download, fromFragment } from "./share.js";
 
@@ -87,6 +87,7 @@ for (const input of document.querySelectorAll("[name=set]")) {
 }
 
 at("link").addEventListener("click", async () => {
+  keepInLink();
   try {
     await navigator.clipboard.writeText(location.href);
     say("shared", "The link is copied. It holds your drawing, and shows the same continuations.");
@@ -103,4 +104,5 @@ at("apng").addEventListener("click", async () => {
   }
 });
 addEventListener("hashchange", fromLink);
+addEventListener("unhandledrejection", (event) => fail(new Error(`This page has made a mistake: ${event.reason}. Reload it.`)));
 fromLink();

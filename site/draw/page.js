@@ -86,7 +86,11 @@ export function remember() {
 }
 
 export function keepInLink() {
-  history.replaceState(null, "", toFragment(state));
+  try {
+    history.replaceState(null, "", toFragment(state));
+  } catch {
+    // Some browsers allow it to no page that is opened from a file: then the address stays as it is.
+  }
 }
 
 export function clearTiles() {
@@ -120,7 +124,8 @@ export async function proceed(seed = newSeed()) {
   if (!results) return;
   Object.assign(state, { results, busy: false, milliseconds: performance.now() - started });
   const [least, most] = [Math.min(...results.bits), Math.max(...results.bits)].map((bits) => bits.toFixed(0));
-  say("status", `${COUNT} continuations of ${state.given} given rows, of ${least} to ${most} bits. Choose one to see its probabilities.`);
+  const rows = state.given === 1 ? "1 given row" : `${state.given} given rows`;
+  say("status", `${COUNT} ways to go on from ${rows}, which take ${least} to ${most} bits. Choose one to see its probabilities.`);
   keepInLink();
   paint();
 }
