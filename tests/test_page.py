@@ -404,8 +404,8 @@ def test_fingers_draw_and_do_not_scroll(visit):
         second = {"x": x / 2, "y": y + 90, "id": 1}  # a second finger draws nothing
         points = [{"x": x, "y": y, "id": 0}, second]
         touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": points})
-    # The second finger is lifted, which does not end the stroke of the first.
-    touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x, "y": y, "id": 0}]})
+    # Another finger is lifted, which does not end the stroke of the first.
+    window.locator("#pad").evaluate("(pad) => pad.dispatchEvent(new PointerEvent('pointerup', { pointerId: 99 }))")
     assert drawn(window).any() and not window.evaluate("pixelRNN.state.busy || pixelRNN.state.results")
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     shown, drawing = results(window), drawn(window)
