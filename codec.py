@@ -37,9 +37,8 @@ import weights
 from files import LabError
 
 MAGIC, FORMAT = b"PRNN", 1
-FIELDS = struct.Struct(
-    "<4sBBIIIQ8sB"
-)  # magic, format, arithmetic, steps, values of a step, levels, count, weights, text
+# Magic, format, arithmetic, steps, values of a step, levels, count, digest of the weights, length of the text.
+FIELDS = struct.Struct("<4sBBIIIQ8sB")
 BLOCK = struct.Struct("<III")  # bytes that follow, their checksum, the checksum of the pictures
 PICTURES, VALUES = 2048, 2**23  # of a block, at most; probabilities of values: they are held side by side
 MOST = 2**24  # values of a picture
@@ -131,7 +130,7 @@ def walk(model, steps, batch, choose):
 
     def decode(outputs, temperature=0.0, chance=None):
         many = outputs.reshape(batch, -1, *outputs.shape[-1:] * (model.distribution == "categorical"))
-        chosen = np.ascontiguousarray(choose(many), np.float64) / (top or 1)
+        chosen = np.ascontiguousarray(choose(many), np.float64) / top
         shape = outputs.shape[:-1] if model.distribution == "categorical" else outputs.shape
         return torch.from_numpy(chosen).to(outputs).reshape(shape)
 
