@@ -120,6 +120,14 @@ def test_the_model_is_left_as_it_was(name):
     assert all(torch.equal(weight, before[key]) for key, weight in model.state_dict().items())
 
 
+def test_a_walk_leaves_the_model_as_it_was():
+    model = joint()
+    with pytest.raises(ZeroDivisionError):
+        codec.walk(model, 4, 2, lambda outputs: 1 / 0)
+    assert "decode" not in vars(model)
+    assert (codec.walk(model, 4, 2, lambda outputs: np.ones(outputs.shape)) == 1).all() and "decode" not in vars(model)
+
+
 # In as many bits as the likelihood promises
 
 
