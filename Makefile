@@ -29,7 +29,7 @@ test: $(READY)
 
 # The checked outputs as other processors compute them; one at a time, since some take both cores.
 portability: $(READY)
-	@$(BIN)/python -m pytest -n 1 -m portability tests/test_portability.py
+	@$(BIN)/python -m pytest -n 1 -m portability tests/test_portability.py tests/test_codec.py
 
 # Badges for Colab and Binder, and the address to clone: make links OWNER=name/repository
 links: $(READY)
