@@ -19,6 +19,7 @@ from PIL import Image
 project = "PixelRNN lab notebook"
 html_title = project
 language = "en"
+smartquotes = False  # the words as they stand in the notebooks
 extensions = ["myst_nb", "sphinx_copybutton"]
 
 nb_execution_mode = "off"  # the pages show the outputs that the notebooks carry
