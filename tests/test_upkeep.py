@@ -109,6 +109,19 @@ def test_the_workflow_runs_what_there_is():
     assert "macos-latest" in str(WORKFLOW) and "windows-latest" in str(WORKFLOW)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_each_workflow_asks_for_little_ends_in_time_and_runs_what_there_is(path):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {"contents": "read"}  # a job that needs more says so itself
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        for step in job["steps"]:
+            assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/none@v0"))
+            for target in re.findall(r"\bmake ([\w-]+)", step.get("run", "")):
+                assert re.search(rf"^{target}:", makefile, re.M), target
+
+
 def codespell(*paths):
     command = [sys.executable, "-m", "codespell_lib", "--toml", str(ROOT / "pyproject.toml"), *map(str, paths)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")

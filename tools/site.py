@@ -4,7 +4,8 @@ it on this machine. Nothing is executed, and no network is needed.
     python tools/site.py build
     python tools/site.py open [--port 8000]
 
-Sphinx's own sources (settings, styles, scripts) are in site/.
+Sphinx's own sources (settings, styles, scripts) are in site/. The pages that `make notebooks` leaves in build/ do not
+come from here: each is written when its notebook ends, and is one file, whole by itself.
 """
 
 import argparse
@@ -137,11 +138,11 @@ def write(path, text):
     path.write_text(text, encoding="utf-8")
 
 
-def prepare(root, notebooks, scratch):
+def prepare(root, scratch):
     """Write into `scratch` what Sphinx reads: the pages in the folders that they have in the project."""
-    stored = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
+    stored = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     if not stored:
-        raise files.LabError(f"There are no notebooks in {notebooks}. The site is made of those that the series has.")
+        raise files.LabError(f"There are no notebooks in {root / 'notebooks'}, of which the site is made.")
     owner = links.owner(root)
     notes = [path.relative_to(root).as_posix() for path in sorted((root / "labnotes").glob("[0-9][0-9]_*.md"))]
     others = [place for place in OTHERS if (root / place).exists()]
@@ -175,20 +176,23 @@ def prepare(root, notebooks, scratch):
 def sphinx(scratch, out, doctrees):
     """Let Sphinx write the site; what it warns of (a link that leads nowhere, above all) is an error."""
     from sphinx.application import Sphinx  # only here: `open` does not need it, and it takes its time
+    from sphinx.errors import SphinxError
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
     warnings = io.StringIO()
-    with patch_docutils(SOURCES), docutils_namespace():
-        Sphinx(scratch, SOURCES, out, doctrees, "html", status=None, warning=warnings).build()
+    try:
+        with patch_docutils(SOURCES), docutils_namespace():
+            Sphinx(scratch, SOURCES, out, doctrees, "html", status=None, warning=warnings).build()
+    except SphinxError as error:
+        warnings.write(str(error))
     said = re.sub(r"\x1b\[[\d;]*m", "", warnings.getvalue()).replace(f"{scratch}{os.sep}", "").strip()
     if said:
         raise files.LabError(f"The site is left as it was. Sphinx says what is wrong with its pages:\n{said}")
 
 
-def build(root=ROOT, out=OUT, notebooks=None):
-    """Write the site into the folder `out`, in place of the one that is there.
+def build(root=ROOT, out=OUT):
+    """Write the site of the project in the folder `root` into the folder `out`, in place of the one that is there.
 
-    root: the project. notebooks: the folder of the notebooks; default: the project's own.
     Raises files.LabError, and leaves the old site, where there are no notebooks, a page leads nowhere, or the folder
     cannot be written.
     """
@@ -197,7 +201,7 @@ def build(root=ROOT, out=OUT, notebooks=None):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".site-") as place:
             place = Path(place).resolve()
-            prepare(root, Path(notebooks or root / "notebooks"), place / "pages")
+            prepare(root, place / "pages")
             sphinx(place / "pages", place / "site", place / "doctrees")
             if (root / "site" / "draw").is_dir():
                 shutil.copytree(root / "site" / "draw", place / "site" / "draw")
@@ -209,7 +213,7 @@ def build(root=ROOT, out=OUT, notebooks=None):
             os.replace(place / "site", out)
     except OSError as error:
         advice = "It must lie in a folder that you may write to, with space left."
-        raise files.LabError(f"{out} cannot be written: {error.strerror or error}. {advice}") from error
+        raise files.LabError(f"{out} cannot be written: {error}. {advice}") from error
 
 
 # --- Serving ----------------------------------------------------------------------------------------------------------
@@ -232,19 +236,21 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """A server whose port is its own: Windows would lend it to a second one."""
+
+    allow_reuse_address = os.name != "nt"
+
+
 def server(port=PORT, out=OUT):
     """A server of the site on this machine alone; port 0 is any that is free. Raises files.LabError."""
     if not (Path(out) / "index.html").exists():
         raise files.LabError(f"There is no site in {out} yet. `make site` builds it.")
     try:
-        return http.server.ThreadingHTTPServer(
-            ("127.0.0.1", port), functools.partial(Handler, directory=str(out)), bind_and_activate=True
-        )
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise files.LabError(
-            f"Port {port} cannot be used: {reason}. Name another one: make site-open PORT={PORT + 1}"
-        ) from error
+        return Server(("127.0.0.1", port), functools.partial(Handler, directory=str(out)))
+    except OSError as error:
+        advice = f"Name another one: make site-open PORT={port + 1 if port < 65535 else PORT}"
+        raise files.LabError(f"Port {port} cannot be used: {error.strerror or error}. {advice}") from error
 
 
 def port_of(text):
