@@ -222,6 +222,8 @@ def build(root=ROOT, out=OUT):
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Files of the site, in silence."""
 
+    protocol_version = "HTTP/1.1"  # one connection for many files
+
     # Not by this machine's own list of types, which on Windows may call a script plain text.
     extensions_map = {  # noqa: RUF012
         **http.server.SimpleHTTPRequestHandler.extensions_map,
