@@ -91,7 +91,7 @@ def describe_figures(app, doctree):
 def give_figures_their_size(app, pagename, templatename, context, doctree):
     """With its size a figure keeps its place before it is there; those further down are fetched when they are near."""
     first = True
-    stored = {name: place for place, name in app.builder.images.items()}  # Sphinx copies them when all pages are written
+    stored = {name: place for place, name in app.builder.images.items()}  # they are copied when all pages are written
 
     def sized(found):
         nonlocal first
