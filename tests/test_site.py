@@ -5,7 +5,9 @@ import posixpath
 import re
 import shutil
 import socket
+import sys
 import threading
+import types
 from html.parser import HTMLParser
 from pathlib import Path
 from unittest import mock
@@ -179,6 +181,8 @@ def test_what_would_be_fetched_from_another_host_is_found(tmp_path):
 
 def test_every_picture_has_its_alternative_text_and_its_size(pages):
     for name, page in pages.items():
+        if name.startswith("draw/"):  # which has tests of its own
+            continue
         for picture in page.all("img"):
             assert picture.get("alt", "").strip() and ".png" not in picture["alt"], (name, picture)
             assert int(picture["width"]) > 0 and int(picture["height"]) > 0
@@ -262,12 +266,20 @@ def test_links_to_files_of_the_project_become_words_until_it_is_published(projec
     assert {name: fetched_from_elsewhere(page) for name, page in pages.items() if fetched_from_elsewhere(page)} == {}
 
 
-def test_a_page_of_its_own_is_taken_along_and_linked(project):
+@pytest.mark.parametrize("builder", ["none", "page.py"])
+def test_a_page_of_its_own_is_taken_along_and_linked(builder, project, monkeypatch):
+    def build(folder, sources):
+        shutil.copytree(sources, folder)
+        (folder / "built.js").touch()
+
+    page = types.SimpleNamespace(build=build) if builder == "page.py" else None  # None: there is no such module
+    monkeypatch.setitem(sys.modules, "page", page)
     assert "draw/index.html" not in str(pages_of(built(project))["index.html"].all("a"))
     (project / "site" / "draw").mkdir(parents=True)
     (project / "site" / "draw" / "index.html").write_text("<p>draw</p>", encoding="utf-8")
     out = built(project)
     assert (out / "draw" / "index.html").read_text(encoding="utf-8") == "<p>draw</p>"
+    assert (out / "draw" / "built.js").exists() == (builder == "page.py")
     assert {"href": "draw/index.html"} in pages_of(out)["index.html"].all("a")
 
 
@@ -363,7 +375,7 @@ def opened(browser, address):
         tab, wrong = contexts[-1].new_page(), []
 
         def asked(request):
-            if not request.url.startswith((address, "data:")):
+            if not request.url.startswith((address, "data:", "blob:")):
                 wrong.append(f"asks for {request.url}")
 
         def unanswered(request):

@@ -190,6 +190,21 @@ def sphinx(scratch, out, doctrees):
         raise files.LabError(f"The site is left as it was. Sphinx says what is wrong with its pages:\n{said}")
 
 
+def add_drawing(sources, folder):
+    """The page on which a model finishes a drawing, if the project has it: built by tools/page.py, which adds the
+    weights to its scripts; a page that needs no building is copied."""
+    if not sources.is_dir():
+        return
+    try:
+        import page  # only here: it takes torch, and not every project has it
+    except ModuleNotFoundError as error:
+        if error.name != "page":
+            raise
+        shutil.copytree(sources, folder)
+    else:
+        page.build(folder, sources)
+
+
 def build(root=ROOT, out=OUT):
     """Write the site of the project in the folder `root` into the folder `out`, in place of the one that is there.
 
@@ -203,8 +218,7 @@ def build(root=ROOT, out=OUT):
             place = Path(place).resolve()
             prepare(root, place / "pages")
             sphinx(place / "pages", place / "site", place / "doctrees")
-            if (root / "site" / "draw").is_dir():
-                shutil.copytree(root / "site" / "draw", place / "site" / "draw")
+            add_drawing(root / "site" / "draw", place / "site" / "draw")
             (place / "site" / ".nojekyll").touch()  # GitHub Pages would leave out folders such as _static
             for left in ("objects.inv", ".buildinfo"):  # for other Sphinx projects, and for Sphinx itself
                 (place / "site" / left).unlink(missing_ok=True)
