@@ -307,7 +307,7 @@ def test_a_link_that_leads_nowhere_is_named_and_the_old_site_stays(project):
     out = built(project)
     before = (out / "labnotes" / "01_one.html").read_bytes()
     (project / "labnotes" / "01_one.md").write_text("# One\n\n[none](absent.md)\n", encoding="utf-8")
-    with pytest.raises(files.LabError, match=r"(?s)left as it was.*labnotes/01_one.md.*absent.md"):
+    with pytest.raises(files.LabError, match=r"(?s)left as it was.*01_one\.md.*absent\.md"):
         built(project)
     assert (out / "labnotes" / "01_one.html").read_bytes() == before
     assert sorted(path.name for path in out.parent.iterdir()) == ["project", "site"]
@@ -403,6 +403,16 @@ def test_no_page_asks_another_host_nor_fails_nor_is_wider_than_a_phone(opened, a
         if tab.evaluate("document.documentElement.scrollWidth") > 390:
             wrong.append(f"{name} is wider than the window")
     tab.wait_for_load_state("networkidle")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("width", [320, 1000, 1020, 1366, 1500])
+def test_the_menus_beside_a_page_do_not_make_it_wider_than_the_window(width, opened, address):
+    tab, wrong = opened()
+    tab.set_viewport_size({"width": width, "height": 800})
+    for name in ("index", "notebooks/05_from_one_picture_to_many", "labnotes/benchmarks"):
+        tab.goto(f"{address}{name}.html")
+        assert tab.evaluate("document.documentElement.scrollWidth") == width, name
     assert wrong == []
 
 

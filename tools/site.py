@@ -257,6 +257,11 @@ class Server(http.server.ThreadingHTTPServer):
 
     allow_reuse_address = os.name != "nt"
 
+    def handle_error(self, request, client_address):
+        """A browser that hangs up is nobody's news."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 def server(port=PORT, out=OUT):
     """A server of the site on this machine alone; port 0 is any that is free. Raises files.LabError."""
