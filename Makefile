@@ -6,6 +6,7 @@ NB ?=
 IMAGE ?=
 BENCH ?=
 OWNER ?=
+PORT ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -15,11 +16,12 @@ override NB := $(value NB)
 override IMAGE := $(value IMAGE)
 override BENCH := $(value BENCH)
 override OWNER := $(value OWNER)
-export NB IMAGE BENCH OWNER
+override PORT := $(value PORT)
+export NB IMAGE BENCH OWNER PORT
 # What would change a notebook or its checks; tools/series.py says the same to those without make.
 unexport MPLBACKEND PYTHONDEVMODE PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS
 
-.PHONY: notebooks test portability links check-links lab reference bench weights codecs stored lint clean setup
+.PHONY: notebooks test portability links check-links lab reference bench weights codecs stored site site-open lint clean setup
 
 notebooks: $(READY)
 	@$(BIN)/python tools/series.py run --notebook="$$NB" --image="$$IMAGE"
@@ -62,6 +64,14 @@ codecs: $(READY)
 # The outputs that the notebooks carry.
 stored: $(READY)
 	@$(BIN)/python tools/series.py stored --notebook="$$NB"
+
+# The stored notebooks and lab notes as a site in build/site/; nothing is executed.
+site: $(READY)
+	@$(BIN)/python tools/site.py build
+
+# The same, served on this machine: make site-open PORT=8001
+site-open: site
+	@$(BIN)/python tools/site.py open --port="$$PORT"
 
 lint: $(READY)
 	@$(BIN)/python -m ruff check .
