@@ -6,6 +6,7 @@ NB ?=
 IMAGE ?=
 BENCH ?=
 OWNER ?=
+PORT ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -15,11 +16,12 @@ override NB := $(value NB)
 override IMAGE := $(value IMAGE)
 override BENCH := $(value BENCH)
 override OWNER := $(value OWNER)
-export NB IMAGE BENCH OWNER
+override PORT := $(value PORT)
+export NB IMAGE BENCH OWNER PORT
 # What would change a notebook or its checks; tools/series.py says the same to those without make.
 unexport MPLBACKEND PYTHONDEVMODE PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS
 
-.PHONY: notebooks test portability links check-links lab reference bench weights codecs page page-test stored lint clean setup
+.PHONY: notebooks test portability links check-links lab reference bench weights codecs page page-test stored site site-open lint clean setup
 
 notebooks: $(READY)
 	@$(BIN)/python tools/series.py run --notebook="$$NB" --image="$$IMAGE"
@@ -29,7 +31,7 @@ test: $(READY)
 
 # The checked outputs as other processors compute them; one at a time, since some take both cores.
 portability: $(READY)
-	@$(BIN)/python -m pytest -n 1 -m portability tests/test_portability.py
+	@$(BIN)/python -m pytest -n 1 -m portability tests/test_portability.py tests/test_codec.py
 
 # Badges for Colab and Binder, and the address to clone: make links OWNER=name/repository
 links: $(READY)
@@ -71,6 +73,14 @@ page-test: $(READY)
 # The outputs that the notebooks carry.
 stored: $(READY)
 	@$(BIN)/python tools/series.py stored --notebook="$$NB"
+
+# The stored notebooks and lab notes as a site in build/site/; nothing is executed.
+site: $(READY)
+	@$(BIN)/python tools/site.py build
+
+# The same, served on this machine: make site-open PORT=8001
+site-open: site
+	@$(BIN)/python tools/site.py open --port="$$PORT"
 
 lint: $(READY)
 	@$(BIN)/python -m ruff check .

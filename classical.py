@@ -38,7 +38,9 @@ def _jbig(picture):
 
 
 def _xz(data):
-    return lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
+    strongest = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}
+    strongest["dict_size"] = max(2**12, len(data))  # else 64 MB are cleared for each picture
+    return lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_NONE, filters=[strongest])
 
 
 # A binary picture, uint8 (rows, columns), -> the bytes of a file.

@@ -37,9 +37,8 @@ import weights
 from files import LabError
 
 MAGIC, FORMAT = b"PRNN", 1
-FIELDS = struct.Struct(
-    "<4sBBIIIQ8sB"
-)  # magic, format, arithmetic, steps, values of a step, levels, count, weights, text
+# Magic, format, arithmetic, steps, values of a step, levels, count, digest of the weights, length of the text.
+FIELDS = struct.Struct("<4sBBIIIQ8sB")
 BLOCK = struct.Struct("<III")  # bytes that follow, their checksum, the checksum of the pictures
 PICTURES, VALUES = 2048, 2**23  # of a block, at most; probabilities of values: they are held side by side
 MOST = 2**24  # values of a picture
@@ -47,7 +46,7 @@ ARITHMETIC = ("exact", "float")
 PLAIN = 2**-8  # the probability with which a picture is expected to be coded without the model
 FLOAT_GRID = 2**16  # to which "float" rounds probabilities, so that fewer differ between machines
 
-_stack, _models = constriction.stream.stack, constriction.stream.model
+_stack, _queue, _models = (getattr(constriction.stream, name) for name in ("stack", "queue", "model"))
 
 
 def compress(pictures, model, arithmetic="exact"):
@@ -75,13 +74,16 @@ def compress(pictures, model, arithmetic="exact"):
 
 
 def streams(pictures, model):
-    """Each picture as a stream of its own: a list of bytes, without header or checksum, to measure what that costs."""
+    """Each picture as a stream of its own: a list of bytes, without header or checksum, to measure what that costs.
+
+    By a range coder, which ends in half as many bits as ANS.
+    """
     symbols, ready = _symbols(pictures, model, _levels(model)), _ready(model, "exact")
-    coders = [_Encoder() for _ in symbols]
+    coders = [_queue.RangeEncoder() for _ in symbols]
     for start in range(0, len(symbols), PICTURES):
         part = slice(start, start + PICTURES)
         _write_block(coders[part], symbols[part], model, ready, "exact")
-    return [coder.bytes() for coder in coders]
+    return [_bytes(coder) for coder in coders]
 
 
 def decompress(data, model):
@@ -128,7 +130,7 @@ def walk(model, steps, batch, choose):
 
     def decode(outputs, temperature=0.0, chance=None):
         many = outputs.reshape(batch, -1, *outputs.shape[-1:] * (model.distribution == "categorical"))
-        chosen = np.ascontiguousarray(choose(many), np.float64) / (top or 1)
+        chosen = np.ascontiguousarray(choose(many), np.float64) / top
         shape = outputs.shape[:-1] if model.distribution == "categorical" else outputs.shape
         return torch.from_numpy(chosen).to(outputs).reshape(shape)
 
@@ -250,7 +252,11 @@ class _Encoder:
         coder = _stack.AnsCoder()
         for values, kind, *chances in reversed(self.waiting):
             coder.encode_reverse(values, kind, *chances)
-        return coder.get_compressed().astype("<u4").tobytes()
+        return _bytes(coder)
+
+
+def _bytes(coder):
+    return coder.get_compressed().astype("<u4").tobytes()
 
 
 def _write_block(coders, block, model, ready, arithmetic):

@@ -68,8 +68,8 @@ def test_what_it_stored_says_how_to_do_it_again(place):
 
 
 @pytest.mark.parametrize("name", recipes.MODELS)
-def test_every_model_of_the_race_runs(place, name):
-    """On digits of 8 x 8, with the race's own recipe; one update is enough."""
+def test_every_model_of_the_benchmark_runs(place, name):
+    """On digits of 8 x 8, with its own recipe; one update is enough."""
     bench.main(["--data", "digits", "--seconds", "0.01", "--model", name, "--device", "cpu"])
     (path,) = (place / "build").glob(f"digits_{name}_*_fixed_0.01s.csv")
     protocol, table = evidence.load_benchmark(path)

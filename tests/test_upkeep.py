@@ -88,7 +88,7 @@ def test_what_is_pinned_installs_on_every_python():
     assert PROJECT["project"]["requires-python"] == f">={PYTHONS[0]}"
     for name, version in pins("constraints.txt").items():
         found = installed(name, version)
-        asks = SpecifierSet((found and found.metadata["Requires-Python"]) or "")
+        asks = SpecifierSet((found and found.metadata.get("Requires-Python")) or "")
         assert all(asks.contains(f"{python}.0") for python in PYTHONS), f"{name} {version} asks for Python {asks}"
 
 
@@ -107,6 +107,19 @@ def test_the_workflow_runs_what_there_is():
     assert {"test", "lint", "check-links"} <= set(targets)
     assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
     assert "macos-latest" in str(WORKFLOW) and "windows-latest" in str(WORKFLOW)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_each_workflow_asks_for_little_ends_in_time_and_runs_what_there_is(path):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {"contents": "read"}  # a job that needs more says so itself
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        for step in job["steps"]:
+            assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/none@v0"))
+            for target in re.findall(r"\bmake ([\w-]+)", step.get("run", "")):
+                assert re.search(rf"^{target}:", makefile, re.M), target
 
 
 def codespell(*paths):

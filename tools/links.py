@@ -33,6 +33,12 @@ def badges(owner, path):
     return f"{colab} {binder}\n\n"
 
 
+def owner(root=ROOT):
+    """The repository that was set last, "name/repository", or "" where the project is published nowhere."""
+    found = re.search(r"git clone https://github\.com/(\S+) && cd", (root / "README.md").read_text(encoding="utf-8"))
+    return found[1] if found else ""
+
+
 def without_badges(text):
     return re.sub(r"\[!\[Open in Colab\].*\n\n", "", text)
 

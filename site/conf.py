@@ -1,0 +1,119 @@
+"""Sphinx's settings for the site of the series: `make site` (tools/site.py prepares the pages and calls Sphinx).
+
+Nothing is executed, and no page asks another host for anything: formulas are turned into MathML, which browsers show by
+themselves; scripts and styles come with the site.
+"""
+
+import base64
+import hashlib
+import html
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import latex2mathml.converter
+import nbformat
+from docutils import nodes
+from PIL import Image
+
+project = "PixelRNN lab notebook"
+html_title = project
+language = "en"
+smartquotes = False  # the words as they stand in the notebooks
+extensions = ["myst_nb", "sphinx_copybutton"]
+
+nb_execution_mode = "off"  # the pages show the outputs that the notebooks carry
+nb_render_markdown_format = "myst"  # tables, too, which plain CommonMark does not have
+nb_ipywidgets_js = {}  # by default from another host
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 4
+myst_links_external_new_tab = False
+
+html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["lab.css"]
+html_favicon = "static/icon.svg"
+html_math_renderer = "mathml"
+html_copy_source = False  # the notebooks again, pictures included, would double the size
+html_show_sourcelink = False
+html_show_copyright = False
+html_use_index = False
+html_permalinks_icon = "#"
+pygments_style = "tango"
+pygments_dark_style = "monokai"
+# The code of a notebook and of its modules is copied; what a cell printed is not.
+copybutton_selector = "div.highlight:not(.highlight-none *):not(.output.stream *):not(.output.text_plain *) > pre"
+
+
+# --- Formulas ---------------------------------------------------------------------------------------------------------
+
+
+def mathml(tex, display):
+    """A formula as MathML. Sphinx writes each line of a displayed one itself: `aligned` is latex2mathml's `align*`."""
+    return latex2mathml.converter.convert(tex.replace("{aligned}", "{align*}"), display=display)
+
+
+def inline_formula(writer, node):
+    writer.body.append(mathml(node.astext(), "inline"))
+    raise nodes.SkipNode
+
+
+def displayed_formula(writer, node):
+    writer.body.append(f'<div class="formula">{mathml(node.astext(), "block")}</div>')
+    raise nodes.SkipNode
+
+
+# --- Figures ----------------------------------------------------------------------------------------------------------
+
+
+def alternative_texts(path):
+    """The alternative text of each figure that a notebook carries, by the name under which myst-nb writes the file."""
+    found = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                picture = base64.b64decode(output.data["image/png"])
+                alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+                found[f"{hashlib.sha256(picture).hexdigest()}.png"] = alt
+    return found
+
+
+def describe_figures(app, doctree):
+    """myst-nb leaves the alternative text in an output's metadata where it is; a reader's browser needs it."""
+    path = Path(app.env.doc2path(app.env.docname))
+    texts = alternative_texts(path) if path.suffix == ".ipynb" else {}
+    for figure in doctree.findall(nodes.image):
+        alt = texts.get(Path(figure["uri"]).name)
+        if alt:
+            figure["alt"] = alt
+
+
+def give_figures_their_size(app, pagename, templatename, context, doctree):
+    """With its size a figure keeps its place before it is there; those further down are fetched when they are near."""
+    first = True
+    stored = {name: place for place, name in app.builder.images.items()}  # they are copied when all pages are written
+
+    def sized(found):
+        nonlocal first
+        name = unquote(html.unescape(found["source"])).rpartition("/")[2]
+        with Image.open(Path(app.srcdir, stored[name])) as picture:
+            width, height = picture.size
+        lazy, first = "" if first else ' loading="lazy"', False
+        return f'{found[0][:-1].rstrip("/ ")} width="{width}" height="{height}" decoding="async"{lazy}>'
+
+    if context.get("body"):
+        context["body"] = re.sub(r'<img [^>]*?src="(?P<source>[^":]+)"[^>]*>', sized, context["body"])
+
+
+def add_sorting(app, pagename, templatename, context, doctree):
+    """Only the page of the benchmark has a table to sort."""
+    if pagename == "labnotes/benchmarks":
+        app.add_js_file("sort.js", loading_method="defer")
+
+
+def setup(app):
+    app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))
+    app.connect("doctree-read", describe_figures)
+    app.connect("html-page-context", give_figures_their_size, priority=900)  # once the pictures have their names
+    app.connect("html-page-context", add_sorting)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
