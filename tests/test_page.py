@@ -499,7 +499,7 @@ def test_a_continuation_that_is_chosen_shows_its_probabilities_and_can_be_drawn_
     shown = results(window)
     window.locator("#tiles button").nth(4).click()
     assert window.locator("#tiles button").nth(4).get_attribute("aria-pressed") == "true"
-    assert window.inner_text("#shown") == "(continuation 5)"
+    assert window.inner_text("#shown") == "(number 5)"
     likely = np.array(window.evaluate("Array.from(pixelRNN.state.results.chances[4])")).reshape(SIZE, SIZE)
     dark = inked(window.locator("#chances").evaluate(DARK))
     assert dark[12:][likely[12:] > 0.95].all() and not dark[12:][likely[12:] < 0.3].any()

@@ -4,7 +4,7 @@
 // Several pictures are computed at once, as a batch. In Python a batch is the first axis, (batch, features); here it is
 // the last, so that the numbers of one feature stand side by side: x[feature * batch + number].
 // Weights are 32-bit numbers, all else 64-bit ones: the logits are those of torch in float64 (to 13 digits), from which
-// torch's own in float32 are 1e-5 away.
+// torch's own in float32 are up to 2e-5 away.
 // Of the masked matrices, a model's arrays hold for each place the columns that it may see, and no others.
 
 const MASKED = ["hidden0", "hidden1", "out"]; // the layers of JointHead that see themselves, in their order

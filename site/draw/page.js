@@ -46,7 +46,7 @@ export function paint() {
   at("temperature").value = state.temperature;
   say("temperature-value", state.temperature.toFixed(1));
   at("undo").disabled = !state.undo.length;
-  say("shown", `(continuation ${state.chosen + 1})`);
+  say("shown", `(number ${state.chosen + 1})`);
   for (const id of ["adopt", "png", "apng"]) at(id).disabled = !results;
   tiles.forEach(({ button }, k) => button.setAttribute("aria-pressed", k === state.chosen));
   if (!state.reader) return;
@@ -137,7 +137,7 @@ export async function use(name) {
     Object.assign(state, { name, reader: new Reader(model) });
     at("error").hidden = true;
     const { what, data } = model.card;
-    say("about", `The network: ${what}; here it reads in raster order. It learned from: ${data} (${model.card["licence of what it learned from"]}).`);
+    say("about", `The network: ${what}; on this page in raster order alone. It learned from: ${data} (${model.card["licence of what it learned from"]}).`);
   } catch (error) {
     fail(error);
   }
