@@ -619,7 +619,7 @@ def test_the_page_works_offline_once_it_is_loaded(visit, served):
     window.context.set_offline(True)
     draw_with_mouse(window)
     assert len(results(window)) == COUNT
-    window.get_by_label("digits").check()  # whose weights have not been loaded
+    window.get_by_label("digits").click()  # whose weights have not been loaded: letters stay chosen
     window.wait_for_function("!document.getElementById('error').hidden")
     assert "weights of digits did not load" in window.inner_text("#error")
     assert window.locator("[value=letters]").is_checked()

@@ -22,7 +22,9 @@ function stack(...kernels) {
   let seen = ITSELF;
   for (const kernel of kernels) {
     const found = new Map();
-    for (const [u, r] of seen) for (const [v, s] of kernel) if (u + v <= 40) found.set((u + v) * 1000 + r + s, [u + v, r + s]);
+    for (const [u, r] of seen) {
+      for (const [v, s] of kernel) if (u + v <= 40) found.set((u + v) * 1000 + r + s, [u + v, r + s]);
+    }
     seen = [...found.values()];
   }
   return seen;

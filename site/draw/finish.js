@@ -34,14 +34,21 @@ export function chancesOfGiven(logits, temperature) {
 export function makeTiles(list, choose) {
   return Array.from({ length: COUNT }, (_, k) => {
     const item = document.createElement("li");
-    item.innerHTML = `<button type="button" aria-pressed="${k === 0}"><canvas width="224" height="224" aria-hidden="true"></canvas><span></span></button>`;
+    const canvas = '<canvas width="224" height="224" aria-hidden="true"></canvas>';
+    item.innerHTML = `<button type="button" aria-pressed="${k === 0}">${canvas}<span></span></button>`;
     const button = item.firstChild;
     button.addEventListener("click", () => choose(k));
     list.append(item);
     const tile = { button, canvas: button.querySelector("canvas"), text: button.querySelector("span") };
-    tile.button.setAttribute("aria-label", `Continuation ${k + 1}: none yet`);
+    clearTile(tile, k);
     return tile;
   });
+}
+
+export function clearTile({ button, canvas, text }, k) {
+  canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+  text.textContent = "\u00a0";
+  button.setAttribute("aria-label", `Continuation ${k + 1}: none yet`);
 }
 
 export function paintTile(tile, results, k) {

@@ -1,7 +1,8 @@
 // The page's beginning, and what each control does.
 
 import { makePad } from "./pad.js";
-import { at, changed, clearTiles, fail, keepInLink, outdated, paint, paintSoon, proceed, remember, say, state, use } from "./page.js";
+import { at, changed, clearTiles, fail, keepInLink, outdated, paint } from "./page.js";
+import { paintSoon, proceed, remember, say, state, use } from "./page.js";
 import { emptyPicture, SIZE } from "./picture.js";
 import { asAnimatedPNG, asPNG, download, fromFragment } from "./share.js";
 
@@ -104,5 +105,7 @@ at("apng").addEventListener("click", async () => {
   }
 });
 addEventListener("hashchange", fromLink);
-addEventListener("unhandledrejection", (event) => fail(new Error(`This page has made a mistake: ${event.reason}. Reload it.`)));
+addEventListener("unhandledrejection", (event) => {
+  fail(new Error(`This page has made a mistake: ${event.reason}. Reload it.`));
+});
 fromLink();

@@ -1,6 +1,6 @@
 // The page: its state, and what is shown of it.
 
-import { chancesOfGiven, COUNT, finish, makeTiles } from "./finish.js";
+import { chancesOfGiven, clearTile, COUNT, finish, makeTiles } from "./finish.js";
 import { paintBits, paintChances, paintDrawing } from "./paint.js";
 import { emptyPicture, rowsWithInk, SIZE } from "./picture.js";
 import { newSeed } from "./random.js";
@@ -58,12 +58,17 @@ export function paint() {
   const most = bits.indexOf(Math.max(...bits));
   const rows = given === 1 ? "1 row" : `${given} rows`;
   let text = given ? `${rows} given: ${total.toFixed(1)} bits` : "No rows given yet.";
-  if (given) text += `, most of them in row ${most + 1} (${bits[most].toFixed(1)} bits). The more bits, the more surprised the network is.`;
+  if (given) {
+    text += `, most of them in row ${most + 1} (${bits[most].toFixed(1)} bits).`;
+    text += " The more bits, the more surprised the network is.";
+  }
   say("surprise", text);
-  at("bits").setAttribute("aria-label", given ? `Bits of each given row, ${total.toFixed(1)} in all` : "Bits of each given row: none yet");
+  const inAll = given ? `${total.toFixed(1)} in all` : "none yet";
+  at("bits").setAttribute("aria-label", `Bits of each given row, ${inAll}`);
   let sum = 0;
-  const line = (value, row) => `<tr><td>${row + 1}</td><td>${value.toFixed(2)}</td><td>${(sum += value).toFixed(2)}</td></tr>`;
-  at("rows").innerHTML = bits.map(line).join("");
+  const line = (...cells) => `<tr>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`;
+  const lines = bits.map((value, row) => line(row + 1, value.toFixed(2), (sum += value).toFixed(2)));
+  at("rows").innerHTML = lines.join("");
 }
 
 // The continuations that are shown are not those of the drawing any more.
@@ -94,11 +99,7 @@ export function keepInLink() {
 }
 
 export function clearTiles() {
-  tiles.forEach(({ button, canvas, text }, k) => {
-    canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
-    text.textContent = "\u00a0";
-    button.setAttribute("aria-label", `Continuation ${k + 1}: none yet`);
-  });
+  tiles.forEach(clearTile);
 }
 
 function choose(k) {
@@ -125,7 +126,8 @@ export async function proceed(seed = newSeed()) {
   Object.assign(state, { results, busy: false, milliseconds: performance.now() - started });
   const [least, most] = [Math.min(...results.bits), Math.max(...results.bits)].map((bits) => bits.toFixed(0));
   const rows = state.given === 1 ? "1 given row" : `${state.given} given rows`;
-  say("status", `${COUNT} ways to go on from ${rows}, which take ${least} to ${most} bits. Choose one to see its probabilities.`);
+  const taken = `${COUNT} ways to go on from ${rows}, which take ${least} to ${most} bits`;
+  say("status", `${taken}. Choose one to see its probabilities.`);
   keepInLink();
   paint();
 }
@@ -137,7 +139,8 @@ export async function use(name) {
     Object.assign(state, { name, reader: new Reader(model) });
     at("error").hidden = true;
     const { what, data } = model.card;
-    say("about", `The network: ${what}; on this page in raster order alone. It learned from: ${data} (${model.card["licence of what it learned from"]}).`);
+    const source = `${data} (${model.card["licence of what it learned from"]})`;
+    say("about", `The network: ${what}; on this page in raster order alone. It learned from: ${source}.`);
   } catch (error) {
     fail(error);
   }

@@ -22,11 +22,13 @@ export function showFields(picture) {
     document.getElementById("bug-name").textContent = FIELDS[model.value].bug;
     const count = (values) => values.reduce((sum, value) => sum + value, 0);
     const leaked = count(leaks);
-    let text = `Row ${row + 1}, column ${column + 1}: the ${model.value} sees ${count(seen) - leaked} of ${target} values before it`;
+    let text = `Row ${row + 1}, column ${column + 1}: the ${model.value} sees`;
+    text += ` ${count(seen) - leaked} of ${target} values before it`;
     if (leaked) {
-      const own = leaks[target] ? "its own value" : "";
       const later = leaked - leaks[target];
-      text += `, and ${[own, later && `${later} later ${later === 1 ? "one" : "ones"}`].filter(Boolean).join(" and ")}: target leakage`;
+      const own = leaks[target] ? "its own value" : "";
+      const others = later ? `${later} later ${later === 1 ? "one" : "ones"}` : "";
+      text += `, and ${[own, others].filter(Boolean).join(" and ")}: target leakage`;
     }
     document.getElementById("field-text").textContent = `${text}.`;
   }

@@ -22,7 +22,7 @@ export function fromFragment(fragment) {
     return value;
   };
   const name = values.get("set");
-  if (!SETS.includes(name)) throw new Error("The link names no set of weights that is here. Starting with an empty drawing.");
+  if (!SETS.includes(name)) throw new Error("The link names no set of weights of ours. Starting with an empty drawing.");
   let picture;
   try {
     picture = pictureFromText(values.get("d"));
