@@ -21,7 +21,7 @@ export NB IMAGE BENCH OWNER PORT
 # What would change a notebook or its checks; tools/series.py says the same to those without make.
 unexport MPLBACKEND PYTHONDEVMODE PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS
 
-.PHONY: notebooks test portability links check-links lab reference bench weights codecs stored site site-open lint clean setup
+.PHONY: notebooks test portability links check-links lab reference bench weights codecs page page-test stored site site-open lint clean setup
 
 notebooks: $(READY)
 	@$(BIN)/python tools/series.py run --notebook="$$NB" --image="$$IMAGE"
@@ -60,6 +60,15 @@ weights: $(READY)
 # Compression beside classical codes (note 9), on letters, digits (which need MNIST), a photograph and noise.
 codecs: $(READY)
 	@$(BIN)/python tools/codecs.py
+
+# The page that finishes a drawing, into build/draw/; index.html opens there as a file.
+page: $(READY)
+	@$(BIN)/python tools/page.py
+
+# Its tests in a real browser; says what to install where there is none (`make test` skips them then).
+page-test: $(READY)
+	@$(BIN)/python tools/page.py --browser
+	@$(BIN)/python -m pytest -n 0 tests/test_page.py
 
 # The outputs that the notebooks carry.
 stored: $(READY)

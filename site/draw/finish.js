@@ -1,0 +1,91 @@
+// Continuations on the page: sampled row by row, painted as they come.
+
+import { sigmoid } from "./network.js";
+import { paintChances, paintContinuation } from "./paint.js";
+import { emptyPicture, SIZE } from "./picture.js";
+import { bitsOf, continuations } from "./sampling.js";
+
+export const COUNT = 6;
+const FRAME = 16; // milliseconds: no row is shown for less, so that one sees the rows come
+const TURN = 40; // milliseconds after which the browser gets its turn, on a processor that is slower than that
+
+function nextFrame() {
+  // A tab that is not seen gets no frames, and is not to wait for ever.
+  return new Promise((resolve) => {
+    const late = setTimeout(resolve, 200);
+    requestAnimationFrame(() => {
+      clearTimeout(late);
+      resolve();
+    });
+  });
+}
+
+function chanceAt(logit, temperature) {
+  return temperature === 0 ? Number(logit > 0) : sigmoid(logit / temperature);
+}
+
+// The probabilities of the given rows, from their logits; NaN below.
+export function chancesOfGiven(logits, temperature) {
+  const chances = new Float64Array(SIZE * SIZE).fill(NaN);
+  logits.forEach((row, number) => chances.set(row.map((logit) => chanceAt(logit, temperature)), number * SIZE));
+  return chances;
+}
+
+export function makeTiles(list, choose) {
+  return Array.from({ length: COUNT }, (_, k) => {
+    const item = document.createElement("li");
+    item.innerHTML = `<button type="button" aria-pressed="${k === 0}"><canvas width="224" height="224" aria-hidden="true"></canvas><span></span></button>`;
+    const button = item.firstChild;
+    button.addEventListener("click", () => choose(k));
+    list.append(item);
+    const tile = { button, canvas: button.querySelector("canvas"), text: button.querySelector("span") };
+    tile.button.setAttribute("aria-label", `Continuation ${k + 1}: none yet`);
+    return tile;
+  });
+}
+
+export function paintTile(tile, results, k) {
+  paintContinuation(tile.canvas, results.pictures[k], results.given, results.rows);
+  if (results.rows < SIZE) return;
+  tile.text.textContent = `${results.bits[k].toFixed(0)} bits`;
+  tile.button.setAttribute("aria-label", `Continuation ${k + 1}: ${tile.text.textContent}. Show its probabilities.`);
+}
+
+// Samples and paints. `current()` says whether this run is still wanted. `chosen()`: the continuation whose probabilities
+// are shown, on the canvas `shown`. Returns the results, or null where another run has taken over.
+export async function finish(reader, picture, settings, { tiles, shown, chosen, current }) {
+  const { given, temperature } = settings;
+  const { logits } = reader.read(picture, given);
+  const start = emptyPicture();
+  start.set(picture.slice(0, given * SIZE));
+  const results = { ...settings, rows: given, pictures: [], chances: [], bits: [] };
+  for (let k = 0; k < COUNT; k++) {
+    results.pictures.push(start.slice());
+    results.chances.push(chancesOfGiven(logits, temperature));
+    results.bits.push(0);
+  }
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches; // then all rows appear at once
+  const paint = () => {
+    tiles.forEach((tile, k) => paintTile(tile, results, k));
+    paintChances(shown, results.chances[chosen()], given);
+  };
+  const started = performance.now();
+  let turn = started;
+  for (const sampled of continuations(reader, picture, { ...settings, count: COUNT })) {
+    for (let k = 0; k < COUNT; k++) {
+      results.pictures[k].set(sampled.values[k], sampled.row * SIZE);
+      results.chances[k].set(sampled.logits[k].map((logit) => chanceAt(logit, temperature)), sampled.row * SIZE);
+      sampled.logits[k].forEach((logit, place) => (results.bits[k] += bitsOf(logit, sampled.values[k][place])));
+    }
+    results.rows = sampled.row + 1;
+    const now = performance.now();
+    const early = !still && now - started < (results.rows - given) * FRAME;
+    if (!early && now - turn < TURN) continue;
+    if (!still) paint();
+    await (early ? nextFrame() : new Promise((resolve) => setTimeout(resolve)));
+    if (!current()) return null;
+    turn = performance.now();
+  }
+  paint();
+  return results;
+}

@@ -1,0 +1,84 @@
+// Drawing on a canvas with a mouse, a pen, fingers or the keyboard.
+
+import { SIZE, stroke } from "./picture.js";
+
+const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+
+// The pixel that an arrow key leads to, or null for another key.
+export function moved(pixel, key) {
+  if (!ARROWS[key]) return null;
+  const [down, right] = ARROWS[key];
+  const within = (value) => Math.min(SIZE - 1, Math.max(0, value));
+  return within(Math.floor(pixel / SIZE) + down) * SIZE + within((pixel % SIZE) + right);
+}
+
+// Where an event is on a canvas, in pixels of the picture.
+export function pointOf(canvas, event) {
+  const box = canvas.getBoundingClientRect();
+  const border = canvas.clientLeft;
+  return {
+    x: ((event.clientX - box.left - border) / canvas.clientWidth) * SIZE,
+    y: ((event.clientY - box.top - border) / canvas.clientHeight) * SIZE,
+  };
+}
+
+// Makes a canvas a drawing pad. It asks `picture()` for the picture that it changes, and `pen()` for the width (0: an
+// eraser), and calls before() ahead of a change, changed() after each, lifted() when the pen is lifted, moving(pixel) when
+// the keyboard's place changes (null: it has left), and enter().
+export function makePad(canvas, { picture, pen, before, changed, lifted, moving, enter }) {
+  let pointer = null; // the one that draws: a second finger does not
+  let last = null;
+  let cursor = 0;
+
+  const draw = (event) => {
+    const point = pointOf(canvas, event);
+    const erase = pen() === 0 || (event.buttons & 34) !== 0; // the right button, or the other end of a pen
+    stroke(picture(), last || point, point, pen() || 3.2, erase ? 0 : 1);
+    last = point;
+    changed();
+  };
+  const lift = (event) => {
+    if (event.pointerId !== pointer) return;
+    pointer = last = null;
+    lifted();
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    if (pointer !== null || (event.pointerType === "mouse" && event.button === 1)) return;
+    pointer = event.pointerId;
+    canvas.setPointerCapture(pointer);
+    moving(null);
+    before();
+    draw(event);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (event.pointerId !== pointer) return;
+    const all = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
+    (all.length ? all : [event]).forEach(draw);
+  });
+  canvas.addEventListener("pointerup", lift);
+  canvas.addEventListener("pointercancel", lift);
+  canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+
+  canvas.addEventListener("keydown", (event) => {
+    const next = moved(cursor, event.key);
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    if (next !== null) {
+      cursor = next;
+      if (event.shiftKey) set(1);
+    } else if (event.key === " ") {
+      set(1 - picture()[cursor]);
+    } else if (event.key === "Enter") {
+      enter();
+    } else return;
+    event.preventDefault();
+    moving(cursor);
+  });
+  canvas.addEventListener("focus", () => canvas.matches(":focus-visible") && moving(cursor));
+  canvas.addEventListener("blur", () => moving(null));
+
+  function set(value) {
+    before();
+    picture()[cursor] = value;
+    changed();
+  }
+}

@@ -1,0 +1,78 @@
+// What leaves the page: a link that holds the drawing in its fragment (which browsers send nowhere), and picture files.
+
+import { paintContinuation } from "./paint.js";
+import { pictureFromText, pictureToText, SIZE } from "./picture.js";
+import { animatedPNG } from "./png.js";
+
+const SETS = ["letters", "digits"];
+
+export function toFragment({ name, given, temperature, seed, picture }) {
+  const values = { set: name, rows: given, t: temperature, d: pictureToText(picture) };
+  if (seed !== null) values.seed = seed; // with it, the link shows the same continuations
+  return `#${new URLSearchParams(values)}`;
+}
+
+// What a link says, or null where it says nothing. Raises an Error where it says what cannot be.
+export function fromFragment(fragment) {
+  const values = new URLSearchParams(fragment.slice(1));
+  if (!values.has("d")) return null;
+  const number = (key, most, otherwise) => {
+    const value = Number(values.get(key) ?? otherwise);
+    if (!(value >= 0 && value <= most)) throw new Error(`The link is damaged (${key}). Starting with an empty drawing.`);
+    return value;
+  };
+  const name = values.get("set");
+  if (!SETS.includes(name)) throw new Error("The link names no set of weights that is here. Starting with an empty drawing.");
+  let picture;
+  try {
+    picture = pictureFromText(values.get("d"));
+  } catch {
+    throw new Error("The drawing in the link is damaged. Starting with an empty one.");
+  }
+  const seed = values.has("seed") ? Math.floor(number("seed", 2 ** 32 - 1, 0)) : null;
+  return { name, picture, given: Math.floor(number("rows", SIZE, 0)), temperature: number("t", 2, 1), seed };
+}
+
+// All continuations side by side, as far as `rows` rows.
+function sheet(results, rows, size = 112, gap = 8) {
+  const canvas = document.createElement("canvas");
+  canvas.width = 3 * size + 4 * gap;
+  canvas.height = 2 * size + 3 * gap;
+  const paper = canvas.getContext("2d", { willReadFrequently: true });
+  paper.fillStyle = "#d9d5cd";
+  paper.fillRect(0, 0, canvas.width, canvas.height);
+  const tile = document.createElement("canvas");
+  tile.width = tile.height = size;
+  results.pictures.forEach((picture, k) => {
+    paintContinuation(tile, picture, results.given, rows);
+    const [x, y] = [gap + (k % 3) * (size + gap), gap + Math.floor(k / 3) * (size + gap)];
+    paper.fillStyle = "#fff";
+    paper.fillRect(x, y, size, size);
+    paper.drawImage(tile, x, y);
+  });
+  return canvas;
+}
+
+export function asPNG(results) {
+  return new Promise((resolve) => sheet(results, SIZE, 224, 16).toBlob(resolve, "image/png"));
+}
+
+// Row by row; the finished picture first, since some programs show only that, and again, longer, at the end.
+export function asAnimatedPNG(results) {
+  const counts = [SIZE];
+  for (let rows = results.given; rows <= SIZE; rows++) counts.push(rows);
+  const frames = counts.map((rows, i) => {
+    const canvas = sheet(results, rows);
+    const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return { data, width, height, milliseconds: i === 0 || i === counts.length - 1 ? 1500 : 90 };
+  });
+  return animatedPNG(frames);
+}
+
+export function download(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}

@@ -1,0 +1,791 @@
+"""The page that finishes a drawing (site/draw/): its network is the Python one, value for value, and it works in a real
+browser with mouse, fingers and keyboard, offline, with damaged files, on a phone's width."""
+
+import base64
+import functools
+import http.server
+import itertools
+import json
+import re
+import shutil
+import threading
+
+import numpy as np
+import page as builder
+import pytest
+import torch
+from PIL import Image
+
+import files
+import helpers
+import letters
+import paper
+import recipes
+import weights
+
+SIZE, COUNT = 28, 6
+PATIENCE = 60_000  # milliseconds that a test waits for what should come, on a machine that is busy
+each = pytest.mark.parametrize("name", weights.NAMES)
+
+
+# --- The builder, which needs no browser ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    builder.build(folder)
+    return folder
+
+
+def packed_in(path):
+    text = path.read_text(encoding="utf-8")
+    return json.loads(text[text.index(" = ") + 3 :].rstrip(";\n"))
+
+
+def test_the_page_and_one_set_of_weights_are_under_two_and_a_half_megabytes(built):
+    for name in weights.NAMES:
+        used = [path for path in built.iterdir() if not path.name.startswith("weights-")]
+        assert sum(path.stat().st_size for path in [*used, built / f"weights-{name}.js"]) < 2_500_000
+
+
+@each
+def test_packed_weights_are_those_that_are_stored(built, name):
+    packed, member = packed_in(built / f"weights-{name}.js"), builder.raster(weights.load(name)[0])
+    numbers = np.frombuffer(base64.b64decode(packed["data"]), "<f2").astype(np.float32)
+    parts = dict(zip((part for part, _ in packed["parts"]), np.split(numbers, ends(packed["parts"])), strict=True))
+    assert np.array_equal(parts["hiddenWeight"], member.rnn.weight_hh_l0.detach().numpy().ravel())
+    for part, layer in {"left": member.head.left, "hidden1": member.head.hidden[1], "out": member.head.out}.items():
+        assert np.array_equal(parts[f"{part}Weight"], layer.weight.detach().numpy()[layer.mask.numpy() > 0])
+    assert packed["card"]["sha256"] == weights.load(name)[1]["sha256"]
+
+
+def ends(parts):
+    return list(itertools.accumulate(count for _, count in parts))[:-1]
+
+
+def test_weights_of_another_model_are_refused():
+    for model in (helpers.GenModel(4, 3), helpers.GenModel(4, 3, 2, head="joint"), paper.PixelCNN(4, 2, 1, 2)):
+        with pytest.raises(files.LabError, match="The page runs a joint row"):
+            builder.raster(type("Stored", (), {"in_order": lambda self, order, model=model: model})())
+
+
+def test_modules_that_cannot_be_joined_are_told(tmp_path):
+    (tmp_path / "main.js").write_text('import { a } from "./b.js";\nconst c = a;\n')
+    for text, told in (
+        ("export const a = 1;\nconst c = 2;\n", "declare c"),
+        ("const a = 1;\n", "imports what no module exports"),
+        ("import * as x from './y.js';\nexport const a = 1;\n", "not in the way that the builder knows"),
+    ):
+        (tmp_path / "b.js").write_text(text)
+        with pytest.raises(files.LabError, match=told):
+            builder.bundle(tmp_path)
+    (tmp_path / "b.js").write_text("export const a = 1;\n")
+    assert builder.bundle(tmp_path).index("const a = 1") < builder.bundle(tmp_path).index("const c = a")
+
+
+def test_modules_are_small_and_the_files_ask_for_nothing_outside():
+    sources = sorted(builder.SOURCES.iterdir())
+    assert {path.suffix for path in sources} == {".html", ".css", ".js"}
+    for path in sources:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"https?://|@import|fetch\(|XMLHttpRequest", text), path.name
+        assert path.suffix != ".js" or len(text.splitlines()) <= 150, path.name
+    ids = re.findall(r'\bid="([\w-]+)"', (builder.SOURCES / "index.html").read_text(encoding="utf-8"))
+    assert len(ids) == len(set(ids))
+
+
+def test_where_no_browser_is_the_tool_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(builder.shutil, "which", lambda name: None)
+    monkeypatch.setattr(builder.os.path, "exists", lambda path: False)
+    with pytest.raises(SystemExit, match=r"No Chromium is installed.*apt install chromium"):
+        builder.main(["--browser"])
+
+
+# --- A browser --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    try:
+        path = builder.browser()
+    except files.LabError as error:
+        pytest.skip(str(error))
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver, driver.chromium.launch(executable_path=path) as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(chromium, built):
+    """visit(...): the page in a window of its own, its network loaded. In the end no window may have asked for anything
+    but the page's own files or, except where `errors` are expected, have had an error on its console."""
+    contexts, seen = [], []
+
+    def visit(fragment="", folder=built, address=None, errors=False, ready=True, **options):
+        address = address or folder.as_uri()
+        context = chromium.new_context(**{"viewport": {"width": 1000, "height": 900}, **options})
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        window = context.new_page()
+        if not errors:
+            window.on("console", lambda message: seen.append(message.text) if message.type == "error" else None)
+            window.on("pageerror", lambda error: seen.append(str(error)))
+        window.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else seen.append(r.url))
+        window.goto(f"{address}/index.html{fragment}")
+        if ready:
+            window.wait_for_function("pixelRNN.state.reader")
+        return window
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not seen
+
+
+@pytest.fixture
+def served(built):
+    """The page's address on a server of this machine."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *words):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=built))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def picture(text):
+    """Rows of . and #, on an empty picture of 28 x 28: (28, 28), uint8."""
+    rows = [[letter == "#" for letter in line.ljust(SIZE, ".")] for line in text.split()]
+    return np.array(rows + [[False] * SIZE] * (SIZE - len(rows)), np.uint8)
+
+
+EMPTY = ". " * 7
+BOW = picture(EMPTY + "..........######## .........########## ........###......### ........###......###")
+BAR = picture(EMPTY + "......############### ......###############")
+
+
+def cases():
+    """Pictures of every kind: letters that the network never saw, drawings, noise, an empty and a full one."""
+    noise = (np.random.default_rng(0).random((2, SIZE, SIZE)) < 0.5).astype(np.uint8)
+    held_out = letters.load_letters().test[::400]
+    return np.stack([*held_out, BOW, BAR, *noise, np.zeros((SIZE, SIZE), np.uint8), np.ones((SIZE, SIZE), np.uint8)])
+
+
+def link(name, drawing, rows, temperature=1, seed=None):
+    bits = base64.urlsafe_b64encode(np.packbits(drawing).tobytes()).decode().rstrip("=")
+    return f"#set={name}&rows={rows}&t={temperature}&d={bits}" + (f"&seed={seed}" if seed is not None else "")
+
+
+def results(window):
+    """What is shown, once all is sampled: pictures (6, 28, 28)."""
+    window.wait_for_function("pixelRNN.state.results")
+    shown = window.evaluate("pixelRNN.state.results.pictures.map((picture) => Array.from(picture))")
+    return np.array(shown, np.uint8).reshape(-1, SIZE, SIZE)
+
+
+def drawn(window):
+    return np.array(window.evaluate("Array.from(pixelRNN.state.picture)"), np.uint8).reshape(SIZE, SIZE)
+
+
+def given(window):
+    return window.evaluate("pixelRNN.state.given")
+
+
+# --- The network is the Python one ------------------------------------------------------------------------------------
+
+LOGITS = """(pictures) => pictures.map((picture) => {
+    const reader = new pixelRNN.Reader(pixelRNN.state.reader.model);
+    const { logits, bits } = reader.read(Uint8Array.from(picture), 28);
+    return { logits: logits.map((row) => Array.from(row)), bits };
+})"""
+
+
+def read_by(window, pictures):
+    read = window.evaluate(LOGITS, pictures.reshape(len(pictures), -1).tolist())
+    return np.array([r["logits"] for r in read]), np.array([r["bits"] for r in read])
+
+
+@each
+def test_logits_and_bits_are_those_of_torch(visit, name):
+    pictures = cases()
+    logits, bits = read_by(visit(link(name, BOW, 11)), pictures)
+    member, sequences = weights.load(name)[0].in_order(0), torch.tensor(pictures, dtype=torch.float32)
+    with torch.no_grad():
+        assert np.abs(logits - member.teacher_forced(sequences).numpy()).max() < 1e-4
+        expected = member.losses(sequences).double().sum(2).numpy() / np.log(2)
+    assert bits.shape == (len(pictures), SIZE) and np.abs(bits - expected).max() < 1e-3
+
+
+def random_numbers(seed):
+    """Mulberry32, as in random.js: numbers of 24 bits in [0, 1)."""
+    state = seed
+    while True:
+        state = (state + 0x6D2B79F5) & 0xFFFFFFFF
+        t = (state ^ (state >> 15)) * (state | 1) & 0xFFFFFFFF
+        t ^= (t + ((t ^ (t >> 7)) * (t | 61) & 0xFFFFFFFF)) & 0xFFFFFFFF
+        yield ((t ^ (t >> 14)) >> 8) / 2**24
+
+
+def continued(name, drawing, rows, temperature, seed, monkeypatch):
+    """Continuations by helpers.sample with the page's random numbers; and the distance of each number from the
+    probability that it is compared with."""
+    numbers, chances = random_numbers(seed), []
+
+    def rand(*shape, device=None):
+        chances.append(torch.tensor(list(itertools.islice(numbers, int(np.prod(shape)))), dtype=torch.float32))
+        return chances[-1].reshape(shape)
+
+    before = torch.tensor(drawing[None, :rows], dtype=torch.float32).expand(COUNT, -1, -1) if rows else None
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "rand", rand)
+        member = weights.load(name)[0].in_order(0)
+        values, outputs = helpers.sample(member, SIZE, before, batch=COUNT, temperature=temperature)
+    if not temperature:
+        return values.numpy(), outputs.abs().numpy()
+    chances = torch.stack(chances).reshape(SIZE - rows, COUNT, SIZE).transpose(0, 1)
+    return values.numpy(), (chances - torch.sigmoid(outputs / temperature)).abs().numpy()
+
+
+@pytest.mark.parametrize(
+    ("name", "drawing", "rows", "temperature", "seed"),
+    [
+        ("letters", BOW, 11, 1, 1),
+        ("letters", BAR, 9, 0.7, 2),
+        ("letters", BOW, 0, 1, 3),
+        ("letters", BOW, 11, 0, 4),
+        ("digits", BAR, 9, 1, 5),
+        ("digits", BOW, 12, 1.5, 4294967295),
+    ],
+)
+def test_continuations_are_those_of_python_with_the_same_random_numbers(
+    visit, monkeypatch, name, drawing, rows, temperature, seed
+):
+    shown = results(visit(link(name, drawing, rows, temperature, seed)))
+    expected, distance = continued(name, drawing, rows, temperature, seed, monkeypatch)
+    assert np.array_equal(shown[:, :rows], np.broadcast_to(drawing[:rows], (COUNT, rows, SIZE)))
+    left_out = 0
+    for mine, its, near in zip(expected, shown, distance < 1e-6, strict=True):
+        # From a tie on, within what float32 rounds away, the two may go different ways. With the seeds above: nowhere.
+        sure = int(near.ravel().argmax()) if near.any() else near.size
+        left_out += near.size - sure
+        assert np.array_equal(mine[rows:].ravel()[:sure], its[rows:].ravel()[:sure])
+    assert left_out <= distance.size / 6
+
+
+def test_the_random_numbers_are_those_of_the_formula(visit):
+    window = visit()
+    for seed in (0, 1, 2**32 - 1):
+        mine = list(itertools.islice(random_numbers(seed), 2000))
+        assert mine == window.evaluate(f"Array.from({{ length: 2000 }}, pixelRNN.randomFrom({seed}))")
+        assert min(mine) >= 0 and max(mine) < 1 and 0.45 < np.mean(mine) < 0.55
+
+
+BREAKS = {
+    "the gates in another order": (
+        "network",
+        "sigmoid(gates[size + i]) * state.cell",
+        "sigmoid(gates[i]) * state.cell",
+    ),
+    "no tanh of the cell": ("network", "Math.tanh(next.cell[i])", "next.cell[i]"),
+    "no bias": ("weights", "value + model.hiddenBias[i]", "value"),
+    "no start state": (
+        "network",
+        "hidden: forBatch(model.firstHidden, batch)",
+        "hidden: new Float64Array(256 * batch)",
+    ),
+    "nothing added to the features": ("network", "features[i] += next", "features[i] = next"),
+    "no residual connection": ("network", "x[i] += y[i]", "x[i] = y[i]"),
+    "no rectifier": ("network", "Math.max(0, x[i])", "x[i]"),
+    "a mask that hides too much": ("network", "(own ? 1 : 0)) * inputs", "0) * inputs"),
+    "values 0 and 1": ("sampling", "2 * values[b][place] - 1", "values[b][place]"),
+    "halves without their sign": ("weights", "bits & 0x8000 ? -size : size", "size"),
+}
+
+
+@pytest.fixture(scope="module")
+def difference(chromium, built):
+    """difference(code): the largest difference between torch's logits and those of this script (or not a number)."""
+    member = weights.load("letters")[0].in_order(0)
+    with torch.no_grad():
+        expected = member.teacher_forced(torch.tensor(BOW[None], dtype=torch.float32)).numpy()
+    html = re.sub(r"<(script|link)[^>]*>(</script>)?", "", (built / "index.html").read_text(encoding="utf-8"))
+    packed = (built / "weights-letters.js").read_text(encoding="utf-8")
+
+    def difference(code):
+        with chromium.new_page() as window:
+            window.set_content(html)
+            window.add_script_tag(content=packed)
+            # The page's own start would load the weights by their address, which a page without one does not have.
+            window.add_script_tag(content=code.replace("\nfromLink();\n", "\n"))
+            stored = "pixelRNN.unpackWeights(window.pixelRNNWeights.letters)"
+            window.evaluate(f"pixelRNN.state.reader = new pixelRNN.Reader({stored})")
+            return np.abs(read_by(window, BOW[None])[0].astype(float) - expected).max()
+
+    return difference
+
+
+def test_the_script_has_no_mistake_of_these(difference):
+    assert difference(builder.bundle()) < 1e-4
+
+
+@pytest.mark.parametrize("mistake", BREAKS)
+def test_a_function_that_is_broken_on_purpose_is_found(difference, mistake):
+    module, right, wrong = BREAKS[mistake]
+    assert (builder.SOURCES / f"{module}.js").read_text(encoding="utf-8").count(right) == 1
+    assert not difference(builder.bundle().replace(right, wrong)) < 1e-2
+
+
+# --- Drawing ----------------------------------------------------------------------------------------------------------
+
+ARCH = ((8, 12), (9, 8), (12, 6), (16, 6), (19, 8), (20, 12))  # x and y, in pixels of the drawing
+
+
+def places(window, points=ARCH, canvas="#pad"):
+    """Points of the drawing as points of the window."""
+    window.locator(canvas).scroll_into_view_if_needed()
+    box = window.locator(canvas).bounding_box()
+    return [(box["x"] + box["width"] * x / SIZE, box["y"] + box["height"] * y / SIZE) for x, y in points]
+
+
+def draw_with_mouse(window, points=ARCH):
+    first, *others = places(window, points)
+    window.mouse.move(*first)
+    window.mouse.down()
+    for point in others:
+        window.mouse.move(*point, steps=4)
+    window.mouse.up()
+
+
+def inked(canvas_values):
+    return np.array(canvas_values).reshape(SIZE, SIZE) > 0
+
+
+# The middle of each pixel of a canvas, as 1 where it is dark.
+DARK = """(canvas) => {
+    const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return Array.from({ length: 784 }, (_, i) => {
+        const [x, y] = [((i % 28) + 0.5) * width / 28, (Math.floor(i / 28) + 0.5) * height / 28];
+        const place = 4 * (Math.floor(y) * width + Math.floor(x));
+        return Number(data[place + 3] > 200 && data[place] < 60 && data[place + 1] < 100);
+    });
+}"""
+
+
+def test_what_is_drawn_with_the_mouse_stays_and_is_continued_each_time_anew(visit):
+    window = visit()
+    draw_with_mouse(window)
+    first, drawing, rows = results(window), drawn(window), given(window)
+    assert 20 < drawing.sum() < 200 and rows == np.flatnonzero(drawing.any(1)).max() + 1 == 13
+    assert np.array_equal(inked(window.locator("#pad").evaluate(DARK))[:6], drawing[:6] > 0)
+    tiles = window.locator("#tiles canvas").all()
+    assert len(tiles) == COUNT
+    for tile, shown in zip(tiles, first, strict=True):
+        assert np.array_equal(inked(tile.evaluate(DARK))[14:], shown[14:] > 0)
+    window.get_by_role("button", name="Six continuations").click()
+    again = results(window)
+    assert all(np.array_equal(shown[:rows], drawing[:rows]) for shown in (*first, *again))
+    assert len({shown.tobytes() for shown in (*first, *again)}) > 6
+    assert "13 rows given" in window.inner_text("#surprise")
+
+
+def test_fingers_draw_and_do_not_scroll(visit):
+    window = visit(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 800})
+    (x, y), *others = places(window)
+    touch = window.context.new_cdp_session(window)
+    before = window.evaluate("scrollY")
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+    for x, y in others:
+        second = {"x": x / 2, "y": y + 90, "id": 1}  # a second finger draws nothing
+        points = [{"x": x, "y": y, "id": 0}, second]
+        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": points})
+    # Another finger is lifted, which does not end the stroke of the first.
+    window.locator("#pad").evaluate("(pad) => pad.dispatchEvent(new PointerEvent('pointerup', { pointerId: 99 }))")
+    assert drawn(window).any() and not window.evaluate("pixelRNN.state.busy || pixelRNN.state.results")
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    shown, drawing = results(window), drawn(window)
+    assert 20 < drawing.sum() < 200 and given(window) == 13 and window.evaluate("scrollY") == before
+    assert all(np.array_equal(one[:13], drawing[:13]) for one in shown)
+
+
+def test_the_keyboard_draws_and_samples(visit):
+    window = visit()
+    window.focus("#pad")
+    for key in (*["ArrowDown"] * 4, *["ArrowRight"] * 9, "Space", *["Shift+ArrowRight"] * 3, "Shift+ArrowDown"):
+        window.keyboard.press(key)
+    expected = np.zeros((SIZE, SIZE), np.uint8)
+    expected[4, 9:13] = expected[5, 12] = 1
+    assert np.array_equal(drawn(window), expected)
+    assert window.inner_text("#place") == "row 6, column 13: ink"
+    window.keyboard.press("Enter")
+    assert all(np.array_equal(one[:6], expected[:6]) for one in results(window))
+    window.keyboard.press("Space")  # takes the ink away
+    assert drawn(window).sum() == 4 and window.evaluate("pixelRNN.state.results") is None
+
+
+def test_every_control_is_reached_and_seen_with_the_tab_key(visit):
+    window = visit(link("letters", BOW, 11))
+    results(window)
+    reached = []
+    for _ in range(40):
+        window.keyboard.press("Tab")
+        found = window.evaluate(
+            "[document.activeElement.id || document.activeElement.name || document.activeElement.tagName,"
+            " getComputedStyle(document.activeElement).outlineStyle]"
+        )
+        if found[0] == "BODY":
+            break
+        reached.append(found[0])
+        assert found[1] == "solid", found
+    wanted = "set pen pad continue nothing clear given temperature adopt link png apng model bug field"
+    assert set(wanted.split()) <= set(reached) and reached.count("BUTTON") == COUNT
+
+
+def test_a_pen_draws_with_one_end_and_erases_with_the_other(visit):
+    window = visit()
+    pen = window.context.new_cdp_session(window)
+    ink = []
+    for button, buttons in (("left", 1), ("right", 2)):
+        for kind, (x, y) in zip(("mousePressed", "mouseMoved", "mouseReleased"), places(window), strict=False):
+            event = {"type": kind, "x": x, "y": y, "button": button, "buttons": buttons, "pointerType": "pen"}
+            pen.send("Input.dispatchMouseEvent", event)
+        results(window)
+        ink.append(drawn(window).sum())
+    assert ink[0] > 8 and ink[1] < ink[0] / 2
+
+
+def test_eraser_undo_clear_and_start_from_nothing(visit):
+    window = visit()
+    draw_with_mouse(window)
+    before = drawn(window)
+    window.get_by_label("eraser").check()
+    draw_with_mouse(window, ARCH[:3])
+    assert 0 < drawn(window).sum() < before.sum()
+    window.get_by_role("button", name="Undo").click()
+    assert np.array_equal(drawn(window), before)
+    window.get_by_role("button", name="Start from nothing").click()
+    shown = results(window)
+    assert not drawn(window).any() and given(window) == 0 and shown[:, :20].any()
+    window.get_by_role("button", name="Undo").click()
+    window.get_by_role("button", name="Clear").click()
+    assert not drawn(window).any() and window.evaluate("pixelRNN.state.results") is None
+
+
+def test_the_given_rows_can_be_fewer_or_all(visit):
+    window = visit(link("letters", BOW, 11))
+    results(window)
+    window.locator("#given").fill("9")
+    shown = results(window)
+    assert all(np.array_equal(one[:9], BOW[:9]) for one in shown)
+    assert not all(np.array_equal(one[9:11], BOW[9:11]) for one in shown) and np.array_equal(drawn(window), BOW)
+    window.locator("#given").fill("28")
+    window.wait_for_function("document.getElementById('status').textContent.includes('nothing is left to sample')")
+
+
+def test_temperature_0_gives_one_continuation_and_a_high_one_six(visit):
+    window = visit(link("letters", BOW, 11))
+    for temperature, most in ((0, 1), (2, 6)):
+        window.locator("#temperature").fill(str(temperature))
+        assert len({one.tobytes() for one in results(window)}) == most
+
+
+def test_a_continuation_that_is_chosen_shows_its_probabilities_and_can_be_drawn_on(visit):
+    window = visit(link("letters", BOW, 11, seed=3))
+    shown = results(window)
+    window.locator("#tiles button").nth(4).click()
+    assert window.locator("#tiles button").nth(4).get_attribute("aria-pressed") == "true"
+    assert window.inner_text("#shown") == "(continuation 5)"
+    likely = np.array(window.evaluate("Array.from(pixelRNN.state.results.chances[4])")).reshape(SIZE, SIZE)
+    dark = inked(window.locator("#chances").evaluate(DARK))
+    assert dark[12:][likely[12:] > 0.95].all() and not dark[12:][likely[12:] < 0.3].any()
+    window.get_by_role("button", name="Draw on from the chosen one").click()
+    assert np.array_equal(drawn(window), shown[4])
+
+
+def test_a_new_stroke_ends_the_sampling_before_it(visit):
+    window = visit()
+    after = """async () => {
+        const older = pixelRNN.proceed(1);
+        const newer = pixelRNN.proceed(2);
+        await older;
+        const between = pixelRNN.state.results;
+        await newer;
+        return [between, pixelRNN.state.results.seed];
+    }"""
+    assert window.evaluate(after) == [None, 2]
+    window.evaluate("() => { pixelRNN.proceed(1); }")  # not waited for
+    draw_with_mouse(window)
+    assert all(np.array_equal(one[:13], drawn(window)[:13]) for one in results(window))
+
+
+def test_with_reduced_motion_all_rows_appear_at_once(visit):
+    painted = {}
+    for motion in ("reduce", "no-preference"):
+        window = visit(link("letters", BOW, 11), reduced_motion=motion)
+        results(window)
+        window.evaluate("""() => {
+            window.painted = 0;
+            const draw = CanvasRenderingContext2D.prototype.drawImage;
+            CanvasRenderingContext2D.prototype.drawImage = function (...words) {
+                window.painted += this.canvas.closest("#tiles") !== null;
+                return draw.apply(this, words);
+            };
+        }""")
+        # So slow that rows come in several turns, with which they would be seen.
+        window.context.new_cdp_session(window).send("Emulation.setCPUThrottlingRate", {"rate": 8})
+        window.get_by_role("button", name="Six continuations").click()
+        results(window)
+        painted[motion] = window.evaluate("window.painted")
+    assert painted["reduce"] == COUNT and painted["no-preference"] > 3 * COUNT
+
+
+# --- Links and files --------------------------------------------------------------------------------------------------
+
+
+def test_a_link_holds_the_drawing_and_shows_the_same_continuations(visit):
+    window = visit()
+    draw_with_mouse(window)
+    window.locator("#temperature").fill("0.8")
+    shown = results(window)
+    fragment = window.evaluate("location.hash")
+    other = visit(fragment)
+    assert np.array_equal(results(other), shown) and np.array_equal(drawn(other), drawn(window))
+    assert other.evaluate("[pixelRNN.state.given, pixelRNN.state.temperature]") == [13, 0.8]
+    other.evaluate(f"location.hash = '{link('digits', BAR, 9)}'")  # a link that is put in
+    other.wait_for_function("pixelRNN.state.name === 'digits' && pixelRNN.state.results")
+    assert np.array_equal(drawn(other), BAR) and other.locator("[value=digits]").is_checked()
+
+
+def test_the_link_is_copied(visit):
+    window = visit(permissions=["clipboard-read", "clipboard-write"])
+    draw_with_mouse(window)
+    shown = results(window)
+    window.get_by_role("button", name="Copy link").click()
+    window.wait_for_function("document.getElementById('shared').textContent.includes('copied')")
+    address = window.evaluate("navigator.clipboard.readText()")
+    assert np.array_equal(results(visit(address[address.index("#") :])), shown)
+
+
+@pytest.mark.parametrize(
+    ("fragment", "told"),
+    [
+        ("#set=letters&rows=3&d=AAAA", "drawing in the link is damaged"),
+        ("#set=letters&rows=3&d=%%%", "drawing in the link is damaged"),
+        (link("letters", BOW, 29), r"damaged \(rows\)"),
+        (link("letters", BOW, 9, "hot"), r"damaged \(t\)"),
+        (link("<b>faces</b>", BOW, 9), "no set of weights"),
+    ],
+)
+def test_a_damaged_link_is_told_and_the_page_works(visit, fragment, told):
+    window = visit(fragment)
+    window.wait_for_function("!document.getElementById('error').hidden")
+    assert re.search(told, window.inner_text("#error")) and not drawn(window).any()
+    draw_with_mouse(window)
+    assert len(results(window)) == COUNT
+
+
+def test_pictures_are_saved_still_and_animated(visit):
+    window = visit(link("letters", BOW, 11, seed=1))
+    shown = results(window)
+    saved = {}
+    for button in ("Save PNG", "Save animated PNG"):
+        with window.expect_download() as download:
+            window.get_by_role("button", name=button, exact=True).click()
+        saved[button] = Image.open(download.value.path())
+    still, moving = saved.values()
+    assert (still.format, moving.format) == ("PNG", "PNG") and not getattr(still, "is_animated", False)
+    assert moving.n_frames == 1 + (SIZE - 11 + 1)
+    frames = []
+    for number in range(moving.n_frames):
+        moving.seek(number)
+        frames.append(np.asarray(moving.convert("L")))
+    assert np.array_equal(frames[0], frames[-1]) and not np.array_equal(frames[1], frames[-1])
+    ink = [int((frame < 90).sum()) for frame in frames[1:]]
+    assert ink == sorted(ink) and ink[-1] > ink[0]  # row by row
+    left = frames[0][8 : 8 + 112, 8 : 8 + 112][2::4, 2::4] < 90  # the first continuation, one value a pixel of it
+    assert np.array_equal(left[:10], shown[0][:10] > 0) and np.array_equal(left[12:], shown[0][12:] > 0)
+
+
+# --- Offline, damaged, small ------------------------------------------------------------------------------------------
+
+
+def test_the_page_works_offline_once_it_is_loaded(visit, served):
+    window = visit(address=served, errors=True)  # the browser itself tells that it is offline
+    window.context.set_offline(True)
+    draw_with_mouse(window)
+    assert len(results(window)) == COUNT
+    window.get_by_label("digits").check()  # whose weights have not been loaded
+    window.wait_for_function("!document.getElementById('error').hidden")
+    assert "weights of digits did not load" in window.inner_text("#error")
+    assert window.locator("[value=letters]").is_checked()
+    draw_with_mouse(window, [(3, 3), (9, 3)])
+    assert len(results(window)) == COUNT
+    window.context.set_offline(False)
+    window.get_by_label("digits").check()
+    window.wait_for_function("pixelRNN.state.name === 'digits' && pixelRNN.state.results")
+    assert window.locator("#error").is_hidden()
+
+
+def test_the_second_set_is_loaded_when_it_is_asked_for(visit):
+    asked = []
+    window = visit()
+    window.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    draw_with_mouse(window)
+    results(window)
+    assert asked == []
+    window.get_by_label("digits").check()
+    window.wait_for_function("pixelRNN.state.name === 'digits' && pixelRNN.state.results")
+    assert asked == ["weights-digits.js"]
+    window.get_by_label("letters").check()
+    window.wait_for_function("pixelRNN.state.name === 'letters' && pixelRNN.state.results")
+    assert asked == ["weights-digits.js"]
+
+
+def changed_letter(text):
+    place = text.index('"data": "') + 100_000
+    return f"{text[:place]}{'A' if text[place] != 'A' else 'B'}{text[place + 1 :]}"
+
+
+DAMAGE = {
+    "a letter changed": (changed_letter, "checksum differs"),
+    "cut off": (lambda text: text[:200_000], "damaged, or are something else"),
+    "no base64": (lambda text: text.replace('"data": "', '"data": "!'), "They are damaged"),
+    "another format": (
+        lambda text: text.replace('"format": 1', '"format": 2'),
+        "of format 2; this page reads format 1",
+    ),
+    "other sizes": (lambda text: text.replace('["outBias", 28]', '["outBias", 27]'), "damaged: some are missing"),
+    "missing": (None, "did not load: is weights-letters.js beside this page"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_weights_are_told_in_place_and_the_other_set_works(visit, built, tmp_path, kind):
+    damage, told = DAMAGE[kind]
+    folder = tmp_path / "page"
+    shutil.copytree(built, folder)
+    path = folder / "weights-letters.js"
+    text = path.read_text(encoding="utf-8")
+    path.unlink()
+    if damage:
+        assert damage(text) != text
+        path.write_text(damage(text), encoding="utf-8")
+    window = visit(folder=folder, errors=True, ready=False)
+    window.wait_for_function("!document.getElementById('error').hidden")
+    assert told in window.inner_text("#error") and window.locator("#loading").is_hidden()
+    assert window.locator("#continue").is_disabled()
+    draw_with_mouse(window)  # no dead canvas: the drawing is there, and the other set finishes it
+    assert drawn(window).any()
+    window.get_by_label("digits").check()
+    assert len(results(window)) == COUNT and window.locator("#error").is_hidden()
+
+
+def test_a_missing_script_is_told_in_place(visit, built, tmp_path):
+    folder = tmp_path / "page"
+    shutil.copytree(built, folder)
+    (folder / "draw.js").unlink()
+    window = visit(folder=folder, errors=True, ready=False)
+    assert "its script did not load" in window.inner_text("#loading")
+
+
+@pytest.mark.parametrize("width", [360, 390, 1000])
+def test_nothing_is_cut_off_at_this_width(visit, width):
+    window = visit(link("letters", BOW, 11), viewport={"width": width, "height": 740}, is_mobile=width < 500)
+    results(window)
+    assert window.evaluate("document.documentElement.scrollWidth") == width
+    for control in window.locator("button, select, canvas, input, summary").all():
+        box = control.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["height"] >= 19, control
+    for button in window.locator("button, select").all():
+        assert button.bounding_box()["height"] >= 44
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    window = visit(color_scheme=scheme)
+    serious = []
+    for state in ("before", "after"):
+        if state == "after":
+            draw_with_mouse(window)
+            results(window)
+            for summary in window.locator("summary").all():
+                summary.click()
+        found = axe.run(window, options={"preload": False}).response["violations"]
+        serious += [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
+    assert serious == []
+
+
+# --- What does it see? ------------------------------------------------------------------------------------------------
+
+GRID = (11, 23)
+
+
+def small_models():
+    models = recipes.small_models(*GRID, hidden=16)
+    return {name: models[name][0] for name in models if name not in ("pixel LSTM", "MADE")}
+
+
+def with_the_bug(name, model):
+    """The mistake that the page's switch names, in the Python model."""
+    if name == "joint row":
+        for layer in (model.head.left, *model.head.hidden, model.head.out):
+            layer.mask.fill_(1)
+    elif name == "independent row":
+        model.teacher_forced = lambda sequences: model(sequences)
+    elif name in ("Row LSTM", "PixelCNN"):
+        first = model.first
+        first.mask.copy_(paper.MaskedConv("B", 1, first.mask.shape[0], (7, 7)).mask)
+    elif name == "Diagonal BiLSTM":
+        right, pad = model.layers[0].recurrences[1], torch.nn.functional.pad
+        forward = right.forward
+        right.forward = lambda gates: forward(pad(gates, (0, 0, 0, 1)))[:, :, 1:]
+    else:
+        vertical = model.vertical
+        vertical.forward = lambda x: vertical.network(x, lambda layer, x: layer(x))
+    return model
+
+
+@pytest.mark.parametrize("bug", [False, True])
+def test_receptive_fields_are_those_of_the_gradient(visit, bug):
+    window = visit()
+    sequences = torch.randint(0, 2, (6, *GRID)).float()
+    models = small_models()
+    assert list(models) == ["independent row", "joint row", "Row LSTM", "Diagonal BiLSTM", "PixelCNN", "Gated PixelCNN"]
+    assert set(window.evaluate("Object.keys(pixelRNN.FIELDS)")) == set(models)
+    for name, model in models.items():
+        model = with_the_bug(name, model) if bug else model
+        for row, place in ((0, 0), (0, 22), (4, 0), (4, 11), (10, 3), (10, 12), (10, 19), (10, 20), (10, 22)):
+            shown = window.evaluate(
+                f"Array.from(pixelRNN.fieldOf('{name}', {str(bug).lower()}, {row}, {place}, 11, 23))"
+            )
+            found = helpers.receptive_field(model, sequences, row, place).ravel() > 0
+            assert np.array_equal(found, np.array(shown) > 0), (name, row, place)
+            leak = found[row * GRID[1] + place :].any()
+            assert leak == bug or (name == "Diagonal BiLSTM" and place == 22)  # which there reads nothing of its own
+
+
+def test_pointing_at_a_pixel_lights_its_field_and_the_switch_shows_the_leak(visit):
+    window = visit()
+    (x, y), *_ = places(window, [(12.5, 10.5)], "#field")
+    window.mouse.move(x, y)
+    text = window.locator("#field-text")
+    assert "Row 11, column 13: the joint row sees 292 of 292 values before it." in text.inner_text()
+    window.get_by_label("Model").select_option("Diagonal BiLSTM")
+    assert "sees 291 of 292" in text.inner_text()
+    window.get_by_label("with a bug").check()
+    assert "its own value and 14 later ones: target leakage" in text.inner_text()
+    window.focus("#field")
+    for key in ("ArrowLeft", "ArrowUp"):
+        window.keyboard.press(key)
+    assert "Row 10, column 12" in text.inner_text()
+    leaks = window.locator("#field").evaluate("""(canvas) => {
+        const at = (column) => canvas.getContext("2d").getImageData(16 * column + 8, 9 * 16 + 3, 1, 1).data;
+        return [at(5), at(20)].map((pixel) => Array.from(pixel).slice(0, 3));
+    }""")
+    assert leaks == [[0x9E, 0xCA, 0xE1], [0xFF, 0xB2, 0x7A]]

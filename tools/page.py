@@ -1,0 +1,201 @@
+"""Builds the page that finishes a drawing (site/draw/) into build/draw/, where it opens from a file, and offline.
+
+    python tools/page.py              (again where sources or weights have changed)
+    python tools/page.py --browser    (the browser that tests use, or what to install)
+    python tools/page.py --measure    (bytes, and milliseconds of six continuations)
+
+A page that is opened from a file may neither load modules nor fetch. So the modules are joined into one plain script,
+and the weights are scripts too: base64 of 16-bit floats, without those that masks hide in raster order.
+"""
+
+import argparse
+import base64
+import json
+import os
+import re
+import shutil
+import statistics
+import sys
+import zlib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT)]
+
+import numpy as np
+
+import files
+import helpers
+import joint
+import orders
+import weights
+
+SOURCES = ROOT / "site" / "draw"
+FOLDER = ROOT / "build" / "draw"
+FORMAT = 1  # of the packed weights; site/draw/weights.js reads the same number
+IMPORT = re.compile(r'^import \{ ([\w, ]+) \} from "\./(\w+)\.js";\n', re.M)
+EXPORT = re.compile(r"^export (?=(?:const|function\*?|class|async function) (\w+))", re.M)
+DECLARED = re.compile(r"^(?:export )?(?:const|let|function\*?|class|async function) (\w+)", re.M)
+
+
+def raster(model):
+    """The network of a stored model that reads in raster order, a GenModel with a joint head."""
+    member = model.in_order(0)
+    settings = getattr(member, "settings", {})
+    asked = {"cell": "lstm", "num_layers": 1, "norm": None, "head": "joint", "encoding": "values"}
+    if not isinstance(member, helpers.GenModel) or {name: settings.get(name) for name in asked} != asked:
+        raise files.LabError("The page runs a joint row with an LSTM of one layer; these weights are of another model.")
+    return member
+
+
+def parts(member):
+    """name -> float32 array: all that site/draw/network.js reads, in its names; masked weights without the masked."""
+    hidden = member.settings["hidden_size"]
+    of_order = member.of_order[0].detach().numpy() if isinstance(member, orders._Conditioned) else np.zeros((2, hidden))
+    rnn, head = member.rnn, member.head
+    found = {"firstHidden": of_order[0], "addedFeatures": of_order[1]}
+    found |= {"inputWeight": rnn.weight_ih_l0, "hiddenWeight": rnn.weight_hh_l0}
+    found |= {"inputBias": rnn.bias_ih_l0, "hiddenBias": rnn.bias_hh_l0}
+    found |= {"aboveWeight": head.above.weight, "aboveBias": head.above.bias}
+    masked = {"left": head.left, "out": head.out} | {f"hidden{n}": layer for n, layer in enumerate(head.hidden)}
+    for name, layer in masked.items():
+        found |= {f"{name}Weight": _seen(layer), f"{name}Bias": layer.bias}
+    return {
+        name: np.asarray(getattr(part, "detach", lambda part=part: part)(), np.float32).ravel()
+        for name, part in found.items()
+    }
+
+
+def _seen(layer):
+    """The weights of a MaskedLinear that its mask leaves, place by place."""
+    weight, places = layer.weight.detach().numpy(), layer.out_features // layer.outputs
+    blocks = [
+        weight[p * layer.outputs : (p + 1) * layer.outputs, : (p + layer.own) * layer.inputs] for p in range(places)
+    ]
+    return np.concatenate([block.ravel() for block in blocks])
+
+
+def packed(name, model, card):
+    """Stored weights as the page reads them, a dict for JSON."""
+    member = raster(model)
+    arrays = parts(member)
+    data = np.concatenate(list(arrays.values())).astype("<f2").tobytes()
+    return {
+        "format": FORMAT,
+        "name": name,
+        "columns": member.input_size,
+        "hidden": member.settings["hidden_size"],
+        "embedding": joint.EMBEDDING,
+        "parts": [[name, array.size] for name, array in arrays.items()],
+        "card": {key: card.get(key) for key in ("what", "data", "licence of what it learned from", "sha256")},
+        "crc32": zlib.crc32(data),
+        "data": base64.b64encode(data).decode(),
+    }
+
+
+def bundle(sources=SOURCES, first="main"):
+    """The modules that `first` leads to, as one plain script, whose exports are in `pixelRNN`."""
+    order, texts = [], {}
+
+    def add(name):
+        if name in texts:
+            return
+        texts[name] = (sources / f"{name}.js").read_text(encoding="utf-8")
+        for _, other in IMPORT.findall(texts[name]):
+            add(other)
+        order.append(name)
+
+    add(first)
+    declared = [(each, name) for name in order for each in DECLARED.findall(texts[name])]
+    twice = {each for each, _ in declared if sum(each == other for other, _ in declared) > 1}
+    if twice:  # in one script all modules share their names
+        raise files.LabError(f"Two modules of {sources} declare {', '.join(sorted(twice))}. Rename one.")
+    exports = {each for text in texts.values() for each in EXPORT.findall(text)}
+    for name in order:
+        wanted = {each for names, _ in IMPORT.findall(texts[name]) for each in names.split(", ")}
+        if wanted - exports or re.search(r"^import", IMPORT.sub("", texts[name]), re.M):
+            raise files.LabError(f"{name}.js imports what no module exports, or not in the way that the builder knows.")
+    bodies = [f"// {name}.js\n{EXPORT.sub('', IMPORT.sub('', texts[name]))}" for name in order]
+    returned = f"return {{ {', '.join(sorted(exports))} }};"
+    return "\n".join(['"use strict";', "const pixelRNN = (() => {", *bodies, returned, "})();", ""])
+
+
+def build(folder=FOLDER, sources=SOURCES, stored=None):
+    """Write the page into a folder; stored: folder of the weights, data/weights/ if not given. Returns its files."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    html = (sources / "index.html").read_text(encoding="utf-8")
+    module = 'type="module" src="main.js"'
+    if module not in html:
+        raise files.LabError(f"index.html does not load main.js by {module}.")
+    written = {"index.html": html.replace(module, 'defer src="draw.js"'), "draw.js": bundle(sources)}
+    for name in weights.NAMES:
+        text = json.dumps(packed(name, *weights.load(name, stored)))
+        written[f"weights-{name}.js"] = f"(window.pixelRNNWeights ||= {{}}).{name} = {text};\n"
+    for name, text in written.items():
+        with files.written_whole(folder / name, "A file of the page") as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+    shutil.copy(sources / "draw.css", folder)
+    return sorted([*(folder / name for name in written), folder / "draw.css"])
+
+
+def browser():
+    """The path of a Chromium: the system's, or the one that playwright has fetched. LabError where there is none."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise files.LabError("The page is tested with playwright: pip install -r requirements.txt") from error
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if shutil.which(name):
+            return shutil.which(name)
+    with sync_playwright() as driver:
+        if os.path.exists(driver.chromium.executable_path):
+            return driver.chromium.executable_path
+    advice = "`apt install chromium` on Debian, `python -m playwright install chromium` elsewhere"
+    raise files.LabError(f"No Chromium is installed, in which the page is tested. Install one: {advice}.")
+
+
+def measure(folder=FOLDER, runs=7, throttled=6):
+    """Print bytes, and how long six continuations take: of nothing (28 rows) and of 13 given rows, medians.
+
+    With the processor slowed down by `throttled` as well, which stands for a phone's. Reported, and not asserted.
+    """
+    from playwright.sync_api import sync_playwright
+
+    first = sum(path.stat().st_size for path in build(folder) if path.name != "weights-digits.js")
+    print(f"{first / 1000:.1f} kB with one set of weights")
+    with sync_playwright() as driver, driver.chromium.launch(executable_path=browser()) as chromium:
+        page = chromium.new_page()
+        page.goto((Path(folder) / "index.html").as_uri())
+        page.wait_for_function("pixelRNN.state.reader")
+        session = page.context.new_cdp_session(page)
+        for rate in (1, throttled):
+            session.send("Emulation.setCPUThrottlingRate", {"rate": rate})
+            for rows in (0, 13):
+                page.evaluate(f"pixelRNN.state.given = {rows}")
+                run = "pixelRNN.proceed().then(() => pixelRNN.state.milliseconds)"
+                times = [page.evaluate(run) for _ in range(runs)]
+                words = f"processor {rate} times slower" if rate > 1 else "processor as it is"
+                spread = f"{min(times):.0f} to {max(times):.0f}"
+                print(f"six continuations of {rows} rows, {words}: {statistics.median(times):.0f} ms ({spread})")
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--browser", action="store_true", help="say which browser the tests use")
+    parser.add_argument("--measure", action="store_true", help="print bytes and milliseconds")
+    chosen = parser.parse_args(words)
+    try:
+        if chosen.browser:
+            print(browser())
+        elif chosen.measure:
+            measure()
+        else:
+            for path in build():
+                print(f"{path.stat().st_size / 1000:8.1f} kB  {path}")
+    except files.LabError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
