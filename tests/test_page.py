@@ -38,6 +38,16 @@ def built(tmp_path_factory):
     return folder
 
 
+def test_the_picture_of_the_page_is_animated_and_begins_with_its_end():
+    with Image.open(files.DATA.parent / "labnotes" / "draw.png") as picture:
+        assert picture.n_frames > 10
+        frames = []
+        for number in (0, 1, picture.n_frames - 1):
+            picture.seek(number)
+            frames.append(np.asarray(picture.convert("RGB")).copy())
+    assert np.array_equal(frames[0], frames[2]) and not np.array_equal(frames[0], frames[1])
+
+
 def packed_in(path):
     text = path.read_text(encoding="utf-8")
     return json.loads(text[text.index(" = ") + 3 :].rstrip(";\n"))

@@ -1,0 +1,85 @@
+"""Makes the README's first picture: the page that finishes a drawing, at work (labnotes/draw.png, animated).
+
+    python tools/animation.py
+
+The real page (site/draw/, built by tools/page.py) is opened in Chromium; a hand draws a bow, and the network goes on.
+The finished picture comes first, since some readers show only that. Needs what the page's tests need: playwright, and
+a Chromium that `shutil.which` finds.
+"""
+
+import datetime
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # where files.py is
+
+import page
+
+import files
+
+OUT = ROOT / "labnotes" / "draw.png"
+STROKE = ((8, 9), (10, 7), (13, 6), (16, 6), (19, 8), (20, 11))  # columns and rows of the canvas, of 28
+SIZE = {"width": 860, "height": 1250}
+FINISHED, EACH = 2500, 110  # milliseconds for which a frame stays
+ROW = 17  # milliseconds of the page's time from one picture to the next
+
+
+def recorded(folder):
+    """Frames of a visit to the page in this folder, RGB pictures: drawing, then six continuations row by row."""
+    from playwright.sync_api import sync_playwright  # here, so that its lack is told by `main`
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=page.browser())
+        visit = browser.new_page(viewport=SIZE)
+        visit.clock.install()  # so that the page waits while a picture of it is taken
+        visit.goto((folder / "index.html").as_uri())
+        visit.locator("#nothing:enabled").wait_for()
+        visit.clock.pause_at(datetime.datetime.now() + datetime.timedelta(hours=1))
+        work, pad = visit.locator(".work").bounding_box(), visit.locator("#pad").bounding_box()
+        scale, frames = pad["width"] / 28, []
+
+        def look():
+            frames.append(Image.open(io.BytesIO(visit.screenshot(clip=work))).convert("RGB"))
+
+        def to(column, row, steps=1):
+            visit.mouse.move(pad["x"] + (column + 0.5) * scale, pad["y"] + (row + 0.5) * scale, steps=steps)
+
+        look()
+        to(*STROKE[0])
+        visit.mouse.down()
+        for point in STROKE[1:]:
+            to(*point, steps=8)
+            look()
+        visit.mouse.up()
+        while len(frames) < 300:  # until it says that all are there, and nothing moves any more
+            visit.clock.run_for(ROW)
+            look()
+            if "ways" in visit.locator("#status").inner_text() and frames[-1] == frames[-2]:
+                break
+        browser.close()
+    return [frame for number, frame in enumerate(frames) if number == 0 or frame != frames[number - 1]]
+
+
+def main():
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            page.build(Path(folder))
+            frames = recorded(Path(folder))
+    except (ImportError, files.LabError) as error:
+        sys.exit(str(error))
+    palette = frames[-1].quantize(64, Image.Quantize.FASTOCTREE)  # one for all: then only what changes is stored
+    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in (frames[-1], *frames)]
+    settings = {"save_all": True, "append_images": frames[1:], "loop": 0}
+    with files.written_whole(OUT, "The picture") as unfinished:
+        durations = [FINISHED] + [EACH] * (len(frames) - 1)
+        frames[0].save(unfinished, "PNG", duration=durations, **settings)
+    print(f"{OUT}: {len(frames)} frames, {OUT.stat().st_size // 1000} kB")
+
+
+if __name__ == "__main__":
+    main()
