@@ -24,9 +24,13 @@ from files import LabError
 
 BITS = 12  # behind the point, of weights and activations
 GRID = 2**BITS
-WIDEST = 16  # where sigmoid is cut off: its tail is below the 24 bits that the range coder sees
+WIDEST = 16  # where sigmoid is cut off: its tail is below the 24 bits that the coder sees
 FINE = 2**24  # steps of the tables of probabilities
-LARGEST = 2**13  # of activations, and of the weights of one output, summed: so no sum of products reaches 2**29
+# Of products' results, and of the absolute weights of one output, summed. Up to 127 results may then be added (residual
+# connections, averages) before they are multiplied again: no sum of products reaches 2**29.
+LARGEST = 2**11
+# Of the tables. Not the thread's own context: what a program has set there must not change them.
+DECIMAL = decimal.Context(prec=24, rounding=decimal.ROUND_HALF_EVEN)
 
 # What moves values, compares them, or adds them: exact for numbers on the grid, as it is.
 _NAMES = """
@@ -44,19 +48,17 @@ TABLES = {"sigmoid": 1, "sigmoid_": 1, "tanh": 2, "tanh_": 2}  # tanh(x) = 2 sig
 @functools.cache
 def _exponentials():
     """exp(-x) for x = 0, 1/4096, ... WIDEST, as Decimals."""
-    # A context of its own: what a program has set elsewhere must not change a table.
-    context = decimal.Context(prec=24, rounding=decimal.ROUND_HALF_EVEN)
-    return [context.exp(context.divide(-number, decimal.Decimal(GRID))) for number in range(WIDEST * GRID + 1)]
+    return [DECIMAL.exp(DECIMAL.divide(-number, decimal.Decimal(GRID))) for number in range(WIDEST * GRID + 1)]
 
 
 def _table(values):
-    return np.array([int((FINE * value).to_integral_value(decimal.ROUND_HALF_EVEN)) for value in values], np.int64)
+    return np.array([int(DECIMAL.to_integral_value(DECIMAL.multiply(FINE, value))) for value in values], np.int64)
 
 
 @functools.cache
 def sigmoid_table():
     """sigmoid(x) in steps of 2**-24, for x = -WIDEST, ... WIDEST on the grid; never 0 or 1."""
-    right = _table([1 / (1 + power) for power in _exponentials()])
+    right = _table([DECIMAL.divide(1, DECIMAL.add(1, power)) for power in _exponentials()])
     right = np.minimum(right, FINE - 1)
     return np.concatenate([FINE - right[:0:-1], right])
 
@@ -116,7 +118,7 @@ def on_grid(model):
     model = copy.deepcopy(model).cpu().double().eval().requires_grad_(False)
     for weight in model.parameters():
         weight.copy_(rounded(weight))
-        if not weight.abs().sum(tuple(range(1, weight.ndim))).amax() <= LARGEST:
+        if not weight.reshape(len(weight), -1).abs().sum(1).amax() <= LARGEST:
             raise LabError('Weights as large as these are not exact here (exact.py). Use arithmetic="float".')
     return model
 

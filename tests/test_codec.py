@@ -1,6 +1,7 @@
 """Compression: what goes in comes out, on every machine, in the bits that the likelihood promises, or a clear error."""
 
 import copy
+import decimal
 import hashlib
 import os
 import subprocess
@@ -241,6 +242,15 @@ def test_tables():
     # The whole tables, as they are on every machine: a change is a new format of files.
     read = hashlib.sha256(exact.sigmoid_table().astype("<i8").tobytes() + exact.exp_table().astype("<i8").tobytes())
     assert read.hexdigest()[:16] == "875e792327157b1d"
+
+
+@pytest.mark.parametrize("rounding", [decimal.ROUND_UP, decimal.ROUND_HALF_EVEN])
+def test_tables_do_not_depend_on_what_a_program_does_with_decimals(rounding):
+    with decimal.localcontext() as context:
+        context.prec, context.rounding = 4, rounding
+        fresh = exact.sigmoid_table.__wrapped__(), exact.exp_table.__wrapped__(), exact._exponentials.__wrapped__()
+    assert (fresh[0] == exact.sigmoid_table()).all() and (fresh[1] == exact.exp_table()).all()
+    assert fresh[2] == exact._exponentials()
 
 
 def test_what_is_not_exact_is_refused():
