@@ -59,7 +59,7 @@ weights: $(READY)
 
 # Compression beside classical codes (note 9), on letters, digits (which need MNIST), a photograph and noise.
 codecs: $(READY)
-	@$(BIN)/python tools/codecs.py
+	@$(BIN)/python tools/compression.py
 
 # The page that finishes a drawing, into build/draw/; index.html opens there as a file.
 page: $(READY)

@@ -9,13 +9,16 @@ import sys
 import zlib
 from pathlib import Path
 
+import compression
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import classical
 import codec
+import datasets
 import exact
 import files
 import helpers
@@ -427,3 +430,78 @@ def test_the_command_says_what_is_wrong(tmp_path):
     says('none is called "pictures"', "pack", tmp_path / "two.npz", tmp_path / "new")
     np.savez(tmp_path / "grey.npz", np.full((1, 28, 28), 7, np.uint8))
     says("from 0 to 1", "pack", tmp_path / "grey.npz", tmp_path / "new")
+
+
+# The comparison with classical codes
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """tools/compression.py on the first pictures of its data."""
+    images = compression.pictures("letters")[:3]
+    monkeypatch.setattr(compression, "pictures", lambda name, mnist=None: images)
+    return images
+
+
+def test_codes_are_measured_and_stored(few, monkeypatch, tmp_path):
+    monkeypatch.setattr(compression, "ROOT", tmp_path)
+    compression.main(["--data", "letters"])
+    protocol, _, labelled, numbers = files.read_table(tmp_path / "build" / "letters.csv", labels=1)
+    names = [f"weights of {name}" for name in weights.NAMES]
+    names += [name for name in classical.NAMES if name in classical.OF_PICTURES or name in classical.OF_BYTES]
+    assert [name for (name,) in labelled] == names and protocol["pictures"] == 3
+    assert (numbers[:, :2] > 8).all()
+
+
+@pytest.mark.parametrize("name", [*classical.OF_PICTURES, *classical.OF_BYTES])
+def test_a_code_that_gives_back_something_else_is_found_out(few, monkeypatch, name):
+    assert compression.measure_classical(name, few)[0] == name
+    right = compression.decoded
+    monkeypatch.setattr(compression, "decoded", lambda *words: 1 - right(*words))
+    with pytest.raises(AssertionError, match="does not give back"):
+        compression.measure_classical(name, few)
+
+
+def test_a_mosaic_holds_all_pictures_in_their_order():
+    pictures = np.arange(5 * 2 * 3, dtype=np.uint8).reshape(5, 2, 3)
+    whole = classical.mosaic(pictures, 2)
+    assert whole.shape == (6, 6)
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, 2)
+        assert (whole[2 * row : 2 * row + 2, 3 * column : 3 * column + 3] == picture).all()
+    assert (whole[4:, 3:] == 0).all()
+
+
+def test_the_camera_is_cut_into_its_tiles():
+    tiles, picture = datasets.camera_tiles(), helpers.binarize(helpers.load_picture("camera", gray=True))[..., 0]
+    assert tiles.shape == (324, 28, 28)
+    assert (tiles[18 + 2] == picture[28:56, 56:84]).all() and 0.3 < tiles.mean() < 0.9
+
+
+@pytest.mark.parametrize("name", compression.DATA)
+def test_stored_tables_are_of_the_stored_weights(name):
+    protocol, _, labelled, numbers = files.read_table(files.DATA / "compression" / f"{name}.csv", labels=1)
+    assert protocol["weights"] == {one: weights.load(one)[1]["sha256"][:16] for one in weights.NAMES}
+    assert protocol["pictures"] == {"digits": 10_000, "camera": 324}.get(name, 1902)
+    assert set(classical.NAMES) < {code for (code,) in labelled}
+    own = numbers[[code for (code,) in labelled].index("weights of digits")]
+    promised = protocol["promised"]["digits"]["best order"]
+    if name in weights.NAMES:
+        assert promised < own[1] < promised * 1.01 < own[0]
+
+
+def test_what_is_written_of_the_codes_is_what_is_stored():
+    stored = {name: files.read_table(files.DATA / "compression" / f"{name}.csv", labels=1) for name in weights.NAMES}
+    bits = {
+        name: {code: row for (code,), row in zip(labelled, numbers, strict=True)}
+        for name, (_, _, labelled, numbers) in stored.items()
+    }
+    note = (ROOT / "labnotes" / "09_a_digit_in_fourteen_bytes.md").read_text(encoding="utf-8")
+    for code in ("ours", *classical.NAMES):
+        cells = [bits[name][f"weights of {name}" if code == "ours" else code] for name in ("letters", "digits")]
+        row = " | ".join(f"{row[1]:.1f} | {row[0]:.1f}" for row in cells)
+        assert f"| {code} | {row} |" in note
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"**{bits['digits']['weights of digits'][1]:.1f} bits**" in readme
+    best = min(bits["digits"][code][1] for code in classical.NAMES)
+    assert best == bits["digits"]["JBIG1"][1] and f"JBIG1, takes {best:.1f} " in readme

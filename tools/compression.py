@@ -1,6 +1,6 @@
 """Measures note 9's compression beside classical codes and stores it: `make codecs`.
 
-    python tools/codecs.py [--data letters digits camera noise] [--store]
+    python tools/compression.py [--data letters digits camera noise] [--store]
 
 letters: all 1,902 test letters; digits: MNIST's 10,000 test images, binarised once (--mnist, or the environment
 variable PIXELRNN_MNIST); camera: scikit-image's camera, binarised, in 324 tiles of 28 x 28; noise: 1,902 pictures of
@@ -12,8 +12,12 @@ The tables go into build/, with --store into data/compression/, which note 9 rea
 """
 
 import argparse
+import bz2
+import gzip
 import io
+import lzma
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch: one cor
 import imagecodecs
 import numpy as np
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where helpers.py is
@@ -52,14 +57,14 @@ def pictures(name, mnist=None):
 def decoded(name, data, shape):
     """The picture that a classical code gives back, to see that it is the same."""
     if name in classical.OF_BYTES:
-        module = {"gzip": classical.gzip, "bz2": classical.bz2, "xz": classical.lzma}[name]
+        module = {"gzip": gzip, "bz2": bz2, "xz": lzma}[name]
         return np.unpackbits(np.frombuffer(module.decompress(data), np.uint8))[: shape[0] * shape[1]].reshape(shape)
     if name == "JPEG XL":
         return imagecodecs.jpegxl_decode(data).reshape(shape)
     if name == "JBIG1":
-        run = classical.subprocess.run(["jbgtopbm"], input=data, capture_output=True, check=True).stdout
-        return (np.array(classical.Image.open(io.BytesIO(run))) == 0).astype(np.uint8)
-    return (np.array(classical.Image.open(io.BytesIO(data)).convert("L")) > 0).astype(np.uint8)
+        run = subprocess.run(["jbgtopbm"], input=data, capture_output=True, check=True).stdout
+        return (np.array(Image.open(io.BytesIO(run))) == 0).astype(np.uint8)
+    return (np.array(Image.open(io.BytesIO(data)).convert("L")) > 0).astype(np.uint8)
 
 
 def timed(call):
@@ -105,7 +110,7 @@ def measure(data, mnist, store):
             rows.append(measure_classical(name, images))
             print(data, *rows[-1], flush=True)
     protocol = {
-        "command": f"python tools/codecs.py --data {data} --store",
+        "command": f"python tools/compression.py --data {data} --store",
         "pictures": len(images),
         "unit": "bits per picture; seconds for all of them",
         "promised": {name: {key: round(bits, 3) for key, bits in of.items()} for name, of in promised.items()},
