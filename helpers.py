@@ -503,7 +503,7 @@ def train(
         "muon" off matrices only). clip: the longest the gradient may be; it is shortened to this norm.
     noise: the probability with which each value that predictions are conditioned on (not the values to predict) is
         turned into its opposite, 1 - value, anew at each step.
-    bfloat16: multiply matrices with 8 bits of precision (torch.autocast); weights, loss and optimiser keep theirs.
+    bfloat16: multiply matrices with 8 bits of precision (torch.autocast), Muon's too; weights and loss keep theirs.
         Where there are no instructions for it (`has_bfloat16`), a warning, and float32.
     probe: called as probe(model) once each number of `probe_at` (steps, or seconds where the budget is in seconds) is
         reached; returns a dict of measurements. Its time is not counted.
@@ -569,8 +569,9 @@ def train(
                 if not (math.isfinite(loss) and usable):
                     message = f"At step {step} the loss is {loss} and its gradient's norm {norm.item()}."
                     raise TrainingError(f"{message} Lower the learning rate (now {learning_rate}).", history)
-                for part in optimizers:
-                    part.step()
+                with autocast():  # Muon's matrix products; Adam has none
+                    for part in optimizers:
+                        part.step()
                 history.seconds.append(processes.rank_0_says(sum(history.seconds[-1:]) + time.perf_counter() - started))
                 history.loss.append(loss)
                 look()

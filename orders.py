@@ -114,7 +114,7 @@ class Shared(Orders):
 
     def __init__(self, orders, **settings):
         super().__init__(orders)
-        self.model = _Conditioned(**{**settings, "head": "joint"})
+        self.model = _ToldItsOrder(**settings)
         self.size, self.settings = self.model.input_size, {**self.model.settings, "orders": self.orders}
 
     def in_order(self, order):
@@ -128,24 +128,43 @@ class Shared(Orders):
         return self.in_order(order).loss(turned(pictures, order), context)
 
 
-class _Conditioned(helpers.GenModel):
-    """A GenModel that knows its order: the order sets the first hidden state, and is added to the features of a row."""
+class Conditioned(helpers.GenModel):
+    """A joint row that is told something of its pictures: it sets the first hidden state, and is added to the features
+    of each row. A kind of it says what, as `told`."""
+
+    def __init__(self, **settings):
+        super().__init__(**{**settings, "head": "joint"})
+        if not self.streams or self.settings["cell"] != "lstm" or self.settings["num_layers"] != 1:
+            raise LabError(
+                "A network that is told its order, or a shift, is an LSTM of one layer and one direction, seq2seq."
+            )
+
+    def told(self, batch):
+        """The first hidden state and what is added to features, (batch, hidden_size) each."""
+        raise NotImplementedError
+
+    def features(self, inputs):
+        first, added = self.told(len(inputs))
+        y, _ = self.rnn(self.read_in(inputs), self._state(first))  # (batch, steps, features)
+        return y + added[:, None]
+
+    def step(self, inputs, state=None):
+        first, added = self.told(len(inputs))
+        y, state = self.rnn(self.read_in(inputs), self._state(first) if state is None else state)
+        return y[:, -1, :] + added, state
+
+    def _state(self, first):
+        hidden = first[None].contiguous()  # (layers, batch, features)
+        return hidden, torch.zeros_like(hidden)
+
+
+class _ToldItsOrder(Conditioned):
+    """A joint row that knows its order."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
-        if not self.streams or self.settings["cell"] != "lstm" or self.settings["num_layers"] != 1:
-            raise LabError("One network for all orders is an LSTM of one layer and one direction, seq2seq.")
         self.order, hidden = 0, self.settings["hidden_size"]
         self.of_order = nn.Parameter(0.1 * torch.randn(len(ORDERS), 2, hidden))  # first state; addition to features
 
-    def features(self, inputs):
-        y, _ = self.rnn(self.read_in(inputs), self._first_state(len(inputs)))  # (batch, steps, features)
-        return y + self.of_order[self.order, 1]
-
-    def step(self, inputs, state=None):
-        y, state = self.rnn(self.read_in(inputs), self._first_state(len(inputs)) if state is None else state)
-        return y[:, -1, :] + self.of_order[self.order, 1], state
-
-    def _first_state(self, batch):
-        hidden = self.of_order[self.order, 0].expand(1, batch, -1).contiguous()  # (layers, batch, features)
-        return hidden, torch.zeros_like(hidden)
+    def told(self, batch):
+        return self.of_order[self.order, :, None].expand(-1, batch, -1)

@@ -7,6 +7,7 @@ import torch
 import helpers
 import orders
 import paper
+import shifts
 
 # How the models of MNIST are trained, chosen on its validation images.
 MNIST_RECIPE = {"batch_size": 64, "optimizer": "muon", "learning_rate": 0.01, "weight_decay": 0.5, "clip": 5.0}
@@ -65,6 +66,10 @@ MODELS["joint-average"] = Entry(
     ),
     (256, 3),
     LONG_RECIPE,
+)
+# Or 512 units that do not overfit, since their training images are shifted; to be mixed with one of another order.
+MODELS["joint-shifted"] = Entry(
+    lambda rows, columns, size: shifts.Told(input_size=columns, hidden_size=size), 512, LONG_RECIPE
 )
 
 

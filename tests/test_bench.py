@@ -96,6 +96,9 @@ def test_members_are_averaged_and_said_who_trained_how_long(place):
     assert abs(table["nats"][0] - nats[0]) < 0.002  # an average of one, on the same pictures
     assert min(nats) - 5 < table["nats"][1] < np.mean(nats) + 0.002
     assert [member["seconds"] for member in protocol["members"]] == seconds
+    assert [member["looks"][-1] for member in protocol["members"]] == [
+        list(map(float, end)) for end in zip(seconds, updates, nats, strict=True)
+    ]
     assert protocol["command"].endswith(f"--average {weights[0].name} {weights[1].name} --device cpu")
 
 
@@ -114,6 +117,18 @@ def test_members_of_several_orders_are_mixed_and_kept(place):
     assert abs(mixture.nats(held_out).mean() - table["nats"][-1]) < 0.002
     turned, _ = evidence.load_benchmark(weights[2].with_suffix(".csv"))
     assert turned["order"] == 3 and "--order 3" in turned["command"]
+
+
+def test_what_is_kept_of_a_network_that_was_told_of_shifts_is_plain(place):
+    bench.main([*MEMBERS[:3], "joint-shifted", *MEMBERS[4:], "--seeds", "0", "1"])
+    weights = [place / "build" / f"digits_joint-shifted_4_fixed_0.05s_member{seed}.safetensors" for seed in (0, 1)]
+    assert [type(saving.load_model(path)) for path in weights] == [helpers.GenModel] * 2
+    bench.main(["--average", *map(str, weights), "--device", "cpu", "--store"])
+    stored = place / "data" / "benchmarks" / "digits_joint-shifted_4_fixed_0.05s_members0-1.csv"
+    protocol, _ = evidence.load_benchmark(stored)
+    assert protocol["parameters"] == 2 * sum(weight.numel() for weight in saving.load_model(weights[0]).parameters())
+    assert [path.suffix for path in stored.parent.iterdir()] == [".csv"]  # weights stay in build/
+    assert saving.load_model(place / "build" / f"{stored.stem}.safetensors").orders == [0]
 
 
 def test_a_member_of_another_order_learned_turned_pictures(place):

@@ -157,7 +157,7 @@ def test_one_network_learns_in_all_of_its_orders():
     "settings", [{"cell": "gru"}, {"num_layers": 2}, {"bidirectional": True}, {"output": "seq2vec", "window": 2}]
 )
 def test_one_network_for_all_orders_refuses_what_it_cannot_condition(settings):
-    with pytest.raises(files.LabError, match="One network for all orders"):
+    with pytest.raises(files.LabError, match="an LSTM of one layer"):
         orders.Shared([0, 1], input_size=3, hidden_size=8, **settings)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 import devices
 import files
 import helpers
+import muon
 
 TINY = helpers.to_batch([[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]], 2)
 
@@ -484,6 +485,19 @@ def test_muon_moves_a_matrix_alike_in_all_directions_and_leaves_vectors_to_adam(
         spread[optimizer] = (moved.max() / moved.min()).item()
         torch.testing.assert_close(model.vector.detach(), torch.full((4,), -0.01), rtol=1e-3, atol=0)
     assert spread["muon"] < 3 and spread["adam"] > 10
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_muon_makes_updates_orthogonal_with_8_bits_too(bfloat16):
+    torch.manual_seed(0)
+    matrix = nn.Parameter(torch.zeros(48, 32))
+    matrix.grad = torch.randn(48, 32)
+    before = torch.linalg.svdvals(matrix.grad)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        muon.Muon([matrix], lr=1.0).step()
+    assert matrix.dtype == torch.float32
+    moved = torch.linalg.svdvals(matrix.detach()) / (0.2 * math.sqrt(48))
+    assert moved.min() > 0.6 and moved.max() < 1.3 and before.max() > 8 * before.min()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])

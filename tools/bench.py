@@ -3,7 +3,7 @@
     python tools/bench.py --seconds 150 [--model joint made ...] [--data letters] [--static] [--seeds 0 1 2] [--store]
     python -m torch.distributed.run --nproc_per_node=2 tools/bench.py ...   # batches split over two processes
     python tools/bench.py --members --seeds 0 [--order 3] ...               # one member of an average, or of a mixture
-    python tools/bench.py --average build/*_member*.safetensors             # once all of them are here
+    python tools/bench.py --average build/*_member*.safetensors [--store]   # once all of them are here
 
 Every model trains for the same seconds on all cores this process may use, one after another, each in a
 process of its own, and is measured at four points of its budget. Time is that of training alone. Protocols:
@@ -19,7 +19,8 @@ is not what 60 seconds would give. A run that is interrupted or fails is not sto
 A member of an average is trained alone, anywhere; its weights are stored beside a table of its own. All members hold
 out the same digits, so that none has learned from what the average is measured on. Members of one reading order
 (orders.py) are averaged value by value, orders are then mixed picture by picture. The average's table has a row for
-each member that joins, with the seconds and updates of all so far; its weights are stored too.
+each member that joins, with the seconds and updates of all so far, and before it each member's own nats over the time;
+its weights go into build/.
 """
 
 import argparse
@@ -49,6 +50,7 @@ import orders
 import paper
 import recipes
 import saving
+import shifts
 
 LOOKS = (0.1, 0.2, 0.4, 1.0)  # at the images that are measured on, as parts of the budget
 SAMPLED = 256  # pictures at once, to measure the speed of sampling
@@ -118,6 +120,7 @@ def run(arguments, name, seed):
         raise files.LabError(str(error)) from error
     if history.interrupted:
         return None
+    model = model.plain() if isinstance(model, shifts.Told) else model
     rows = [
         (seed, round(history.seconds[update - 1], 1), int(update), round(float(value), 3))
         for update, value in zip(*history.probed("nats"), strict=True)
@@ -285,7 +288,8 @@ def average(arguments, device):
         protocols.append(protocol)
         seed, seconds, updates, nats = (table[column][-1].item() for column in ("seed", "seconds", "updates", "nats"))
         members.append({"seed": int(seed), "seconds": seconds, "updates": int(updates), "nats": nats})
-        members[-1] |= {key: protocol[key] for key in OWN}
+        looks = zip(*(table[column].tolist() for column in ("seconds", "updates", "nats")), strict=True)
+        members[-1] |= {key: protocol[key] for key in OWN} | {"looks": [list(look) for look in looks]}
     different = [key for key in ALIKE if any(protocol[key] != protocols[0][key] for protocol in protocols)]
     if different:
         raise files.LabError(f"Members of an average are trained alike; these differ in {', '.join(different)}.")
@@ -311,7 +315,7 @@ def average(arguments, device):
     members = [{"order": order, **member} for (order, _), member in zip(who, members, strict=True)]
     if devices.process()[0] == 0:
         store(path, {"command": command(arguments), **shared, "parameters": parameters, "members": members}, rows)
-        saving.save_model(joined, path.with_suffix(".safetensors"))
+        saving.save_model(joined, ROOT / "build" / f"{stem}.safetensors")
     return path
 
 

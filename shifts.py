@@ -1,0 +1,69 @@
+"""Shifted pictures: a network that is told of each shift learns more from the same pictures.
+
+A model with many weights learns its training pictures by heart. Shifted ones are more pictures; but a model that is not
+told of the shifts expects any picture to be off its place, and pays for it in nats. Told how each was shifted, it can be
+asked for pictures that are not. DistAug: Jun et al. 2020, "Distribution Augmentation for Generative Modeling".
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import helpers
+from files import LabError, whole
+from orders import Conditioned
+
+UNTOUCHED = 0.3  # of the pictures are left where they are, in the mean
+
+
+def shifted(pictures, shifts):
+    """Pictures (count, rows, columns), each moved down and to the right by its own row of shifts, whole numbers (count,
+    2); negative ones move up and to the left. What leaves a picture is lost, and 0 comes in."""
+    if pictures.ndim != 3 or shifts.shape != (len(pictures), 2):
+        raise LabError(f"Shifts are (count, 2), of pictures (count, rows, columns), not {tuple(shifts.shape)}.")
+    most = int(shifts.abs().max())
+    padded = F.pad(pictures, (most,) * 4)
+    rows, columns = (  # of each picture, where its values come from: (count, rows) and (count, columns)
+        torch.arange(length, device=pictures.device) + most - shifts[:, axis, None]
+        for axis, length in enumerate(pictures.shape[1:])
+    )
+    each = torch.arange(len(pictures), device=pictures.device)
+    return padded[each[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+class Told(Conditioned):
+    """A joint row whose training pictures are shifted by up to `most` rows and columns, and which is told how.
+
+    It is told by a product with the shift, so that no shift adds nothing: on pictures that are not shifted, which are
+    all but those of training, it computes what the GenModel computes that `plain` gives.
+
+    settings: those of a GenModel (input_size, hidden_size, dropout ...); its head is joint.
+    """
+
+    def __init__(self, most=2, **settings):
+        super().__init__(**settings)
+        self.most, self._shifts = whole("most", most), None
+        self.of_shift = nn.Linear(3, 2 * self.settings["hidden_size"], bias=False)  # whether, and how far each way
+
+    def loss(self, sequences, context=None):
+        """Mean loss of a value (batch, rows, columns), each picture shifted anew: what `train` minimises."""
+        far = torch.randint(-self.most, self.most + 1, (len(sequences), 2), device=sequences.device)
+        self._shifts = far * (torch.rand(len(sequences), 1, device=sequences.device) >= UNTOUCHED)
+        try:
+            context = None if context is None else shifted(context, self._shifts)
+            return super().loss(shifted(sequences, self._shifts), context)
+        finally:
+            self._shifts = None
+
+    def told(self, batch):
+        if self._shifts is None:
+            return torch.zeros(2, batch, self.settings["hidden_size"]).to(self.of_shift.weight)
+        whether = (self._shifts != 0).any(1, keepdim=True)
+        told = torch.cat([whether, self._shifts / self.most], 1).to(self.of_shift.weight)  # (batch, 3)
+        return self.of_shift(told).chunk(2, 1)
+
+    def plain(self):
+        """The trained network without what it was told in training: a GenModel with the same weights."""
+        model = helpers.GenModel(**self.settings).to(self.of_shift.weight)
+        model.load_state_dict({name: weight for name, weight in self.state_dict().items() if name != "of_shift.weight"})
+        return model.train(self.training)
