@@ -1,6 +1,6 @@
 """Shifted pictures: a network that is told of each shift learns more from the same pictures.
 
-A model with many weights overfits. Shifted pictures are more pictures to learn from; but a model that is not told of the
+A model with many weights overfits. Shifted pictures are more to learn from; but a model that is not told of the
 shifts expects any picture to be off its place, and pays for it in nats. A model that is told how far each picture was
 shifted can be asked for pictures that are not shifted. Source of the idea: Jun et al. 2020, "Distribution Augmentation
 for Generative Modeling" (DistAug).
