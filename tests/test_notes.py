@@ -101,7 +101,9 @@ def test_the_numbers_of_the_readme_are_those_of_the_stored_runs():
     assert f"copying the row above is better in {copying[1]} of 3 pictures" in readme
 
 
-BENCHMARKS = sorted((ROOT / "data" / "benchmarks").glob("*.csv"))
+STORED = sorted((ROOT / "data" / "benchmarks").glob("*.csv"))
+MIXTURES = [path for path in STORED if "_members" in path.stem]  # of networks that were trained alone
+BENCHMARKS = [path for path in STORED if path not in MIXTURES]
 every_stored_run = pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 
 
@@ -163,6 +165,38 @@ def test_stored_runs_say_how_they_were_made(path):
     assert (protocol["training images"], protocol["measured images"]) == counted
     assert protocol["unit"] == "nats per image, mean over the test images"
     assert all(protocol["budget"] <= seconds < 1.04 * protocol["budget"] for seconds, _ in lasts)
+
+
+def mixture_row(path):
+    """A stored mixture as the leaderboard page reports it: its members, by order; what they reach alone, and mixed."""
+    protocol, table = evidence.load_benchmark(path)
+    members, seeds = protocol["members"], {}
+    for member in members:
+        seeds.setdefault(member["order"], []).append(str(member["seed"]))
+    nats = [member["nats"] for member in members]
+    told = ["; ".join(f"{order}: {', '.join(own)}" for order, own in seeds.items()), protocol["model"]]
+    told += [size_of(protocol), protocol["binarised"], f"{protocol['budget']:g}", len(members)]
+    told += [f"{min(nats):.2f} to {max(nats):.2f}", f"{table['nats'][-1]:.2f}"]
+    return f"| {' | '.join(map(str, told))} |"
+
+
+def test_the_stored_mixtures_stand_below_the_leaderboard_the_lowest_first():
+    text = (NOTES / "benchmarks.md").read_text(encoding="utf-8")
+    told = [row for row in text.splitlines() if re.match(r"\| \d: ", row)]
+    reached = {mixture_row(path): evidence.load_benchmark(path)[1]["nats"][-1] for path in MIXTURES}
+    assert told == sorted(reached, key=reached.get) != []
+
+
+@pytest.mark.parametrize("path", MIXTURES, ids=lambda path: path.stem)
+def test_stored_mixtures_say_how_their_members_were_trained(path):
+    protocol, table = evidence.load_benchmark(path)
+    assert protocol["command"].startswith("python tools/bench.py --average ") and " /" not in protocol["command"]
+    assert protocol["unit"] == "nats per image, mean over the test images" and protocol["training images"] == 50_000
+    assert len(table["nats"]) == len(protocol["members"])
+    for member in protocol["members"]:
+        assert member["command"].startswith("python tools/bench.py --model") and "--members" in member["command"]
+        assert member["threads"] == 1 and protocol["budget"] <= member["seconds"] < 1.04 * protocol["budget"]
+        assert member["looks"][-1] == [member["seconds"], member["updates"], member["nats"]]
 
 
 BENCHMARK_NOTE = NOTES / "07_what_a_minute_buys.md"

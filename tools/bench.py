@@ -274,6 +274,7 @@ OWN = (
     "threads",
     "torch",
     "date",
+    "nats of training images",
 )  # kept of each of its members
 
 
