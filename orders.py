@@ -114,7 +114,7 @@ class Shared(Orders):
 
     def __init__(self, orders, **settings):
         super().__init__(orders)
-        self.model = _ToldItsOrder(**settings)
+        self.model = _OrderConditioned(**settings)
         self.size, self.settings = self.model.input_size, {**self.model.settings, "orders": self.orders}
 
     def in_order(self, order):
@@ -129,27 +129,25 @@ class Shared(Orders):
 
 
 class Conditioned(helpers.GenModel):
-    """A joint row that is told something of its pictures: it sets the first hidden state, and is added to the features
-    of each row. A kind of it says what, as `told`."""
+    """A joint row conditioned on something besides the values before, which sets the first hidden state and is added to
+    the features of each row. A kind of it says on what, by its `condition`."""
 
     def __init__(self, **settings):
         super().__init__(**{**settings, "head": "joint"})
         if not self.streams or self.settings["cell"] != "lstm" or self.settings["num_layers"] != 1:
-            raise LabError(
-                "A network that is told its order, or a shift, is an LSTM of one layer and one direction, seq2seq."
-            )
+            raise LabError("A network conditioned on orders or shifts is an LSTM of one layer, one direction, seq2seq.")
 
-    def told(self, batch):
+    def condition(self, batch):
         """The first hidden state and what is added to features, (batch, hidden_size) each."""
         raise NotImplementedError
 
     def features(self, inputs):
-        first, added = self.told(len(inputs))
+        first, added = self.condition(len(inputs))
         y, _ = self.rnn(self.read_in(inputs), self._state(first))  # (batch, steps, features)
         return y + added[:, None]
 
     def step(self, inputs, state=None):
-        first, added = self.told(len(inputs))
+        first, added = self.condition(len(inputs))
         y, state = self.rnn(self.read_in(inputs), self._state(first) if state is None else state)
         return y[:, -1, :] + added, state
 
@@ -158,13 +156,13 @@ class Conditioned(helpers.GenModel):
         return hidden, torch.zeros_like(hidden)
 
 
-class _ToldItsOrder(Conditioned):
-    """A joint row that knows its order."""
+class _OrderConditioned(Conditioned):
+    """A joint row conditioned on its order."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
         self.order, hidden = 0, self.settings["hidden_size"]
         self.of_order = nn.Parameter(0.1 * torch.randn(len(ORDERS), 2, hidden))  # first state; addition to features
 
-    def told(self, batch):
+    def condition(self, batch):
         return self.of_order[self.order, :, None].expand(-1, batch, -1)

@@ -1,9 +1,9 @@
-"""Shifted pictures: a network that is told of each shift learns more from the same pictures.
+"""Shifted pictures: a network that is conditioned on each shift overfits less.
 
-A model with many weights overfits. Shifted pictures are more to learn from; but a model that is not told of the
-shifts expects any picture to be off its place, and pays for it in nats. A model that is told how far each picture was
-shifted can be asked for pictures that are not shifted. Source of the idea: Jun et al. 2020, "Distribution Augmentation
-for Generative Modeling" (DistAug).
+A model with many weights overfits. Shifted pictures are more pictures to learn from, but a model that learns from them
+expects any picture to be shifted, which costs nats. A model that is conditioned on the shift of each training picture
+can be asked for pictures that are not shifted. Source of the idea: Jun et al. 2020, "Distribution Augmentation for
+Generative Modeling" (DistAug).
 """
 
 import torch
@@ -14,14 +14,18 @@ import helpers
 from files import LabError, whole
 from orders import Conditioned
 
-UNTOUCHED = 0.3  # of the pictures are left where they are, in the mean
+UNSHIFTED = 0.3  # of the training pictures stay in place at least, in the mean
 
 
 def shifted(pictures, shifts):
-    """Pictures (count, rows, columns), each moved down and to the right by its own row of shifts, whole numbers (count,
-    2); negative ones move up and to the left. What leaves a picture is lost, and 0 comes in."""
-    if pictures.ndim != 3 or shifts.shape != (len(pictures), 2):
-        raise LabError(f"Shifts are (count, 2), of pictures (count, rows, columns), not {tuple(shifts.shape)}.")
+    """Pictures (count, rows, columns), each moved down and to the right by its own two whole numbers of shifts (count,
+    2); negative ones move up and to the left. What leaves a picture is lost, and 0 comes in.
+
+    Raises LabError for shifts that are not whole, or not two for each picture.
+    """
+    if pictures.ndim != 3 or shifts.shape != (len(pictures), 2) or shifts.is_floating_point():
+        told = f"{shifts.dtype} {tuple(shifts.shape)} of pictures {tuple(pictures.shape)}"
+        raise LabError(f"Shifts are whole numbers (count, 2), of pictures (count, rows, columns), not {told}.")
     most = int(shifts.abs().max())
     padded = F.pad(pictures, (most,) * 4)
     rows, columns = (  # of each picture, where its values come from: (count, rows) and (count, columns)
@@ -32,13 +36,13 @@ def shifted(pictures, shifts):
     return padded[each[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-class Told(Conditioned):
-    """A joint row whose training pictures are shifted by up to `most` rows and columns, and which is told how.
+class ShiftConditioned(Conditioned):
+    """A joint row whose training pictures are shifted by up to `most` rows and columns; it is conditioned on the shift.
 
-    It is told by a product with the shift, so that no shift adds nothing: on pictures that are not shifted, which are
-    all but those of training, it computes what the GenModel computes that `plain` gives.
+    The shift enters by a matrix without bias, so that no shift adds nothing. In `loss` pictures are shifted. Everywhere
+    else they are not, and the model computes what the GenModel does that `plain` gives.
 
-    settings: those of a GenModel (input_size, hidden_size, dropout ...); its head is joint.
+    settings: those of a GenModel (input_size, hidden_size, dropout ...); its head is joint. A value is a pixel.
     """
 
     def __init__(self, most=2, **settings):
@@ -49,22 +53,22 @@ class Told(Conditioned):
     def loss(self, sequences, context=None):
         """Mean loss of a value (batch, rows, columns), each picture shifted anew: what `train` minimises."""
         far = torch.randint(-self.most, self.most + 1, (len(sequences), 2), device=sequences.device)
-        self._shifts = far * (torch.rand(len(sequences), 1, device=sequences.device) >= UNTOUCHED)
+        self._shifts = far * (torch.rand(len(sequences), 1, device=sequences.device) >= UNSHIFTED)
         try:
             context = None if context is None else shifted(context, self._shifts)
             return super().loss(shifted(sequences, self._shifts), context)
         finally:
             self._shifts = None
 
-    def told(self, batch):
+    def condition(self, batch):
         if self._shifts is None:
             return torch.zeros(2, batch, self.settings["hidden_size"]).to(self.of_shift.weight)
         whether = (self._shifts != 0).any(1, keepdim=True)
-        told = torch.cat([whether, self._shifts / self.most], 1).to(self.of_shift.weight)  # (batch, 3)
-        return self.of_shift(told).chunk(2, 1)
+        shift = torch.cat([whether, self._shifts / self.most], 1).to(self.of_shift.weight)  # (batch, 3)
+        return self.of_shift(shift).chunk(2, 1)
 
     def plain(self):
-        """The trained network without what it was told in training: a GenModel with the same weights."""
+        """The trained network for pictures that are not shifted: a GenModel with the same weights."""
         model = helpers.GenModel(**self.settings).to(self.of_shift.weight)
         model.load_state_dict({name: weight for name, weight in self.state_dict().items() if name != "of_shift.weight"})
         return model.train(self.training)

@@ -119,13 +119,14 @@ def test_members_of_several_orders_are_mixed_and_kept(place):
     assert turned["order"] == 3 and "--order 3" in turned["command"]
 
 
-def test_what_is_kept_of_a_network_that_was_told_of_shifts_is_plain(place):
+def test_what_is_kept_of_a_network_conditioned_on_shifts_is_plain(place):
     bench.main([*MEMBERS[:3], "joint-shifted", *MEMBERS[4:], "--seeds", "0", "1"])
     weights = [place / "build" / f"digits_joint-shifted_4_fixed_0.05s_member{seed}.safetensors" for seed in (0, 1)]
     assert [type(saving.load_model(path)) for path in weights] == [helpers.GenModel] * 2
     bench.main(["--average", *map(str, weights), "--device", "cpu", "--store"])
     stored = place / "data" / "benchmarks" / "digits_joint-shifted_4_fixed_0.05s_members0-1.csv"
     protocol, _ = evidence.load_benchmark(stored)
+    assert protocol["learning_rate"] == recipes.MODELS["joint-shifted"].recipe["learning_rate"]
     assert protocol["parameters"] == 2 * sum(weight.numel() for weight in saving.load_model(weights[0]).parameters())
     assert [path.suffix for path in stored.parent.iterdir()] == [".csv"]  # weights stay in build/
     assert saving.load_model(place / "build" / f"{stored.stem}.safetensors").orders == [0]

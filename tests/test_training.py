@@ -500,6 +500,21 @@ def test_muon_makes_updates_orthogonal_with_8_bits_too(bfloat16):
     assert moved.min() > 0.6 and moved.max() < 1.3 and before.max() > 8 * before.min()
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_muon_multiplies_in_bfloat16_where_training_does(monkeypatch, bfloat16):
+    dtypes, orthogonal = set(), muon.Muon.orthogonal
+
+    def spy(self, x):
+        made = orthogonal(self, x)
+        dtypes.add(made.dtype)
+        return made
+
+    monkeypatch.setattr(muon.Muon, "orthogonal", spy)
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)  # emulated where it is not
+    helpers.train(Fit(), None, steps=1, optimizer="muon", bfloat16=bfloat16)
+    assert dtypes == {torch.bfloat16 if bfloat16 else torch.float32}
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_weight_decay_takes_its_share_off_matrices(optimizer):
     class Still(nn.Module):

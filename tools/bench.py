@@ -120,7 +120,7 @@ def run(arguments, name, seed):
         raise files.LabError(str(error)) from error
     if history.interrupted:
         return None
-    model = model.plain() if isinstance(model, shifts.Told) else model
+    model = model.plain() if isinstance(model, shifts.ShiftConditioned) else model
     rows = [
         (seed, round(history.seconds[update - 1], 1), int(update), round(float(value), 3))
         for update, value in zip(*history.probed("nats"), strict=True)
@@ -298,7 +298,7 @@ def average(arguments, device):
     if len(set(who)) < len(who):
         raise files.LabError("Members of an average differ in seed or order; these are (order, seed) " + str(who)[1:-1])
     seeds = [seed for _, seed in who]
-    shared = {key: protocols[0][key] for key in ALIKE}
+    shared = {key: protocols[0][key] for key in (*ALIKE, *recipes.MODELS[protocols[0]["model"]].recipe)}
     asked = {"data": shared["data"], "static": False, "validation": "validation" in shared["unit"], "members": True}
     _, measured = pictures(argparse.Namespace(mnist=arguments.mnist, **asked), seeds[0])
     for count in range(1, len(models) + 1):
