@@ -67,7 +67,7 @@ MODELS["joint-average"] = Entry(
     (256, 3),
     LONG_RECIPE,
 )
-# Or 512 units that do not overfit, since their training images are shifted; to be mixed with one of another order.
+# Or 512 units that overfit less, since their training images are shifted; to be mixed with one of another order.
 MODELS["joint-shifted"] = Entry(
     lambda rows, columns, size: shifts.ShiftConditioned(input_size=columns, hidden_size=size), 512, LONG_RECIPE
 )
