@@ -51,9 +51,9 @@ def raster(model):
 def parts(member):
     """name -> float32 array: all that site/draw/network.js reads, in its names; masked weights without the masked."""
     hidden = member.settings["hidden_size"]
-    of_order = member.of_order[0].detach().numpy() if isinstance(member, orders._Conditioned) else np.zeros((2, hidden))
+    first, added = member.condition(1) if isinstance(member, orders.Conditioned) else np.zeros((2, hidden))
     rnn, head = member.rnn, member.head
-    found = {"firstHidden": of_order[0], "addedFeatures": of_order[1]}
+    found = {"firstHidden": first, "addedFeatures": added}
     found |= {"inputWeight": rnn.weight_ih_l0, "hiddenWeight": rnn.weight_hh_l0}
     found |= {"inputBias": rnn.bias_ih_l0, "hiddenBias": rnn.bias_hh_l0}
     found |= {"aboveWeight": head.above.weight, "aboveBias": head.above.bias}

@@ -58,7 +58,7 @@ export function sigmoid(x) {
   return 1 / (1 + Math.exp(-x));
 }
 
-// Before the first row. Equals orders._Conditioned._first_state; zeros for a model that knows one order only.
+// Before the first row. Equals orders.Conditioned.condition; zeros for a model that knows one order only.
 export function firstState(model, batch) {
   return { hidden: forBatch(model.firstHidden, batch), cell: new Float64Array(model.hidden * batch) };
 }
@@ -79,7 +79,7 @@ export function lstm(model, row, state) {
   return next;
 }
 
-// Equals orders._Conditioned.step (and helpers.GenModel.step, which adds nothing): the state after one more row, and
+// Equals orders.Conditioned.step (and helpers.GenModel.step, which adds nothing): the state after one more row, and
 // the features from which the next row is predicted. row: values 0 and 1 as -1 and 1 (helpers.GenModel.read_in), the
 // start token, 0.5, as 0.
 export function step(model, row, state) {
