@@ -820,7 +820,8 @@ def show_pictures(pictures, title="", columns=None):
     """A grid of pictures, name -> uint8 (rows, columns, 1 or 3) or (rows, columns), each under its name."""
     columns = columns or len(pictures)
     rows = math.ceil(len(pictures) / columns)
-    size = (2.1 * columns, 2.35 * rows + 0.4)
+    tall = max(picture.shape[0] / picture.shape[1] for picture in pictures.values())  # wide pictures need less height
+    size = (2.1 * columns, (2.1 * min(1, max(0.2, tall)) + 0.25) * rows + 0.4)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for ax in axes.flat[len(pictures) :]:
         ax.axis("off")
@@ -839,7 +840,7 @@ def difference(picture, original):
     return (255 - np.abs(picture.astype(int) - original.astype(int)).max(-1, keepdims=True)).astype(np.uint8)
 
 
-def plot_losses(ax, curves, reference=None, x=None, every=1):
+def plot_losses(ax, curves, reference=None, x=None, every=1, yscale="log"):
     """Loss curves, name -> one losses array or a list of them, over the bands of the reference seeds.
 
     every: training steps between two losses.
@@ -855,7 +856,7 @@ def plot_losses(ax, curves, reference=None, x=None, every=1):
         for run, one in enumerate(np.atleast_2d(losses)):
             across = every * np.arange(len(one)) if x is None else np.atleast_2d(x[name])[run]
             (lines[name],) = ax.plot(across, one, style, color=color, linewidth=1)
-    ax.set(yscale="log", xlabel="training step")
+    ax.set(yscale=yscale, xlabel="training step")
     label_ends(ax, lines)
 
 

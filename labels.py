@@ -81,15 +81,17 @@ def label_ends(ax, lines, fontsize=8):
 
     A very long name takes no room from the axes.
     """
+    from scipy.optimize import isotonic_regression  # here, since its import takes as long as matplotlib's
+
     ax.figure.canvas.draw()  # only then are the limits final
     height = 1.5 * fontsize * ax.figure.dpi / 72 / ax.bbox.height  # of a name, as a fraction of the axes
     to_axes = ax.transData + ax.transAxes.inverted()
     ends = {name: to_axes.transform((line.get_xdata()[-1], line.get_ydata()[-1]))[1] for name, line in lines.items()}
     ends = dict(sorted(ends.items(), key=lambda one: one[1]))
-    places = list(np.clip(np.nan_to_num(list(ends.values())), 0, 1))
-    for upper in range(1, len(places)):
-        places[upper] = max(places[upper], places[upper - 1] + height)
-    places = np.array(places) - max(0, places[-1] - 1) if places else places  # none above the axes
+    steps = height * np.arange(len(ends))
+    # Moved as little as can be (least squares), in their order, a name's height apart, and none above the axes.
+    moved = isotonic_regression(np.nan_to_num(list(ends.values())) - steps).x if ends else steps
+    places = steps + np.clip(moved, 0, 1 - steps[-1]) if ends else steps
     for name, place in zip(ends, places, strict=True):
         text = ax.text(1.02, place, "", transform=ax.transAxes, va="center", fontsize=fontsize)
         text.set(color=lines[name].get_color(), in_layout=len(str(name)) < 40, **as_it_stands(name))

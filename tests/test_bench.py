@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import bench
 import numpy as np
 import pytest
+import torch
 
 import devices
 import evidence
@@ -138,6 +139,17 @@ def test_a_member_of_another_order_learned_turned_pictures(place):
     held_out = bench.pictures(SimpleNamespace(data="digits", members=True), 0)[1]
     own, other = (helpers.nats(model, orders.turned(held_out, order)).mean() for order in (3, 0))
     assert own < other - 0.3  # nats: digits look much alike upside down
+
+
+def test_a_network_of_several_orders_is_measured_as_their_mixture():
+    torch.manual_seed(0)
+    model = recipes.MODELS["joint-orders"].build(8, 8, 16)
+    held_out = bench.pictures(SimpleNamespace(data="digits", members=False), 0)[1]
+    mixed, own = model.nats(held_out, each=True)
+    np.testing.assert_array_equal(bench.nats_of(model, held_out), mixed)
+    assert mixed.mean() < own.mean() - 1e-3 and len(own) == 8  # untrained, its orders differ a little
+    plain = model.in_order(0)
+    np.testing.assert_array_equal(bench.nats_of(plain, held_out), own[0])
 
 
 def test_letters_are_a_data_set_of_the_benchmark():

@@ -132,6 +132,24 @@ def test_names_at_line_ends_do_not_overlap_and_stay_within_the_height_of_the_axe
     assert [text.get_color() for text in ax.texts] == [line.get_color() for line in lines.values()]
 
 
+def test_names_at_line_ends_stand_at_their_lines_and_give_way_to_both_sides():
+    _, ax = plt.subplots(figsize=(6, 4))
+    heights = {"low": 0.05, "one": 0.500, "two": 0.501, "three": 0.502, "high": 0.9}
+    ax.set_ylim(0, 1)
+    labels.label_ends(ax, {name: ax.plot([0, 1], [height] * 2)[0] for name, height in heights.items()})
+    places = {text.get_text(): text.get_position()[1] for text in ax.texts}
+    for name in ("low", "two", "high"):  # the middle one of three that are close stays
+        assert abs(places[name] - heights[name]) < 1e-3
+    assert abs(places["one"] + places["three"] - 2 * places["two"]) < 1e-3 and places["one"] < places["three"] - 0.05
+
+
+def test_a_curve_on_a_linear_axis_has_its_name_at_its_end():
+    _, ax = plt.subplots()
+    ax.set_ylim(0, 10)
+    helpers.plot_losses(ax, {"one": [9.0, 4.0]}, yscale="linear")
+    assert ax.get_yscale() == "linear" and abs(ax.texts[0].get_position()[1] - 0.4) < 1e-3
+
+
 def test_a_model_has_one_colour_whatever_variant_of_it():
     assert labels.color_of("categorical, no norm") == labels.color_of("categorical, batch norm")
     assert labels.color_of("categorical") != labels.color_of("regression")

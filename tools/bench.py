@@ -90,6 +90,11 @@ def pictures(arguments, seed):
     return digits[order[:-500]], digits[order[-500:]]
 
 
+def nats_of(model, sequences):
+    """Of each picture; where a model has several orders, those of their mixture."""
+    return model.nats(sequences) if isinstance(model, orders.Orders) else helpers.nats(model, sequences)
+
+
 def run(arguments, name, seed):
     """One training: rows of seed, seconds, updates, nats, and what else was measured; or None if it was interrupted."""
     devices.use_all_cores()
@@ -100,7 +105,7 @@ def run(arguments, name, seed):
 
     def probe(model):
         most.append(peak_memory(device))  # that of measuring comes after the first look, and is not counted
-        return {"nats": helpers.nats(model, entry.sequences(measured)).mean()}
+        return {"nats": nats_of(model, entry.sequences(measured)).mean()}
 
     torch.manual_seed(seed)
     model = entry.build(*measured.shape[1:], arguments.size or entry.size).to(device)
@@ -125,9 +130,12 @@ def run(arguments, name, seed):
         (seed, round(history.seconds[update - 1], 1), int(update), round(float(value), 3))
         for update, value in zip(*history.probed("nats"), strict=True)
     ]
-    learned = helpers.nats(model, entry.sequences(prepare(training[: len(measured)]))).mean()
+    learned = nats_of(model, entry.sequences(prepare(training[: len(measured)]))).mean()
     started = time.perf_counter()
-    sampled, _ = helpers.sample(model, entry.sequences(measured[:1]).shape[1], batch=SAMPLED, temperature=1.0)
+    if isinstance(model, orders.Orders):
+        sampled = model.sample(SAMPLED)
+    else:
+        sampled, _ = helpers.sample(model, entry.sequences(measured[:1]).shape[1], batch=SAMPLED, temperature=1.0)
     sampled.cpu()  # a GPU is waited for
     also = {
         "nats of training images": round(float(learned), 3),
