@@ -60,6 +60,11 @@ def test_show_pictures_shows_each_under_its_name():
         assert list(ax.get_xticks()) == list(ax.get_yticks()) == []
 
 
+def test_a_wide_picture_takes_less_height_and_a_tall_one_no_more():
+    heights = [helpers.show_pictures({"one": np.zeros(shape)}).get_figheight() for shape in ((4, 16), (8, 8), (16, 4))]
+    assert heights[0] < heights[1] - 1 and heights[1] == heights[2]
+
+
 def test_show_pictures_in_columns():
     figure = helpers.show_pictures({str(number): GREY for number in range(5)}, columns=2)
     assert figure.axes[0].get_gridspec().get_geometry() == (3, 2)
