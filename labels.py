@@ -81,6 +81,8 @@ def label_ends(ax, lines, fontsize=8):
 
     A very long name takes no room from the axes.
     """
+    if not lines:
+        return
     from scipy.optimize import isotonic_regression  # here, since its import takes as long as matplotlib's
 
     ax.figure.canvas.draw()  # only then are the limits final
@@ -90,8 +92,8 @@ def label_ends(ax, lines, fontsize=8):
     ends = dict(sorted(ends.items(), key=lambda one: one[1]))
     steps = height * np.arange(len(ends))
     # Moved as little as can be (least squares), in their order, a name's height apart, and none above the axes.
-    moved = isotonic_regression(np.nan_to_num(list(ends.values())) - steps).x if ends else steps
-    places = steps + np.clip(moved, 0, 1 - steps[-1]) if ends else steps
+    moved = isotonic_regression(np.nan_to_num(list(ends.values())) - steps).x
+    places = steps + np.clip(moved, 0, 1 - steps[-1])
     for name, place in zip(ends, places, strict=True):
         text = ax.text(1.02, place, "", transform=ax.transAxes, va="center", fontsize=fontsize)
         text.set(color=lines[name].get_color(), in_layout=len(str(name)) < 40, **as_it_stands(name))

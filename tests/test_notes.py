@@ -93,7 +93,7 @@ def test_the_numbers_of_the_readme_are_those_of_the_stored_runs():
     (static,) = [nats for name, nats in mixed.items() if "static" in name]
     assert f"**{min(mixed.values()):.2f} nats** of negative log-likelihood" in readme
     assert f"**{min(of_two):.2f} to {max(of_two):.2f} nats** for three seeds" in readme and len(of_two) == 3
-    assert f"they have **{static:.2f}**" in readme
+    assert f"two smaller networks have **{static:.2f}**" in readme
     digits = json.loads((ROOT / "data" / "weights" / "digits.json").read_text(encoding="utf-8"))["nats"]["test"]
     alone = " and ".join(f"{own:.2f}" for own in digits["orders"])
     assert f"**{digits['mixture']:.2f} nats** per test image" in readme and f"{alone} alone" in readme
