@@ -2,14 +2,21 @@
 without having run to its end."""
 
 import os
+import sys
 import time
+from pathlib import Path
 from queue import Empty
 from unittest import mock
 
+# A copy of this file, beside the few cells of a test, finds the project by the environment that it runs in.
+places = (Path(__file__).parent, Path(sys.prefix).parent)
+sys.path.append(str(next(place / "tools" for place in places if (place / "tools" / "environment.py").is_file())))
+import environment
+
+# Workers and kernels inherit it, and must see none of the reader's own settings.
+environment.shield()
 # Before numpy or torch is imported: two workers, and the notebooks' kernels they start, share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Kernels inherit it, and only a kernel that chooses its backend itself stores figures.
-os.environ.pop("MPLBACKEND", None)
 
 import pytest
 from nbval.plugin import IPyNbCell

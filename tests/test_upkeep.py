@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -34,13 +35,16 @@ MACHINES = [
 ]
 
 
-def requirements(name):
-    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+DIRECT = ("requirements.txt", "tests/requirements.txt")
+
+
+def requirements(*names):
+    lines = [line for name in names for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
     return [Requirement(line.partition("#")[0]) for line in lines if line.partition("#")[0].strip()]
 
 
-def pins(name):
-    return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in requirements(name)}
+def pins(*names):
+    return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in requirements(*names)}
 
 
 def installed(name, version):
@@ -52,9 +56,16 @@ def installed(name, version):
     return found if found.version.split("+")[0] == version else None
 
 
+def lines_of(found):
+    """What an installed package requires. A build of torch for a GPU, other than PyPI's, brings libraries of its own,
+    in versions of its own."""
+    own = found.name == "torch" and found.version.partition("+")[2] not in ("", "cpu")
+    return [line for line in found.requires or () if not (own and "platform_system" in line)]
+
+
 def required(pinned):
-    """The names that requirements.txt leads to on any machine, extras included, and what each one is required by."""
-    asked = [(requirement, "requirements.txt") for requirement in requirements("requirements.txt")]
+    """The names that DIRECT leads to on any machine, extras included, and what each one is required by."""
+    asked = [(requirement, "directly") for requirement in requirements(*DIRECT)]
     names, done = {}, set()
     for requirement, by in asked:  # grows while it is walked
         name = canonicalize_name(requirement.name)
@@ -64,7 +75,7 @@ def required(pinned):
             if (name, extra) in done:
                 continue
             done.add((name, extra))
-            for line in found.requires or ():
+            for line in lines_of(found):
                 needed = Requirement(line)
                 if not needed.marker or any(needed.marker.evaluate({**m, "extra": extra}) for m in MACHINES):
                     asked.append((needed, name))
@@ -72,16 +83,44 @@ def required(pinned):
 
 
 def test_requirements_and_constraints_name_one_version_of_each_package():
-    for name in ("requirements.txt", "constraints.txt"):
+    for name in (*DIRECT, "constraints.txt"):
         assert all(re.fullmatch(r"==[\w.]+", str(pin.specifier)) for pin in requirements(name)), name
-    direct, all_pins = pins("requirements.txt"), pins("constraints.txt")
-    assert len(all_pins) == len(requirements("constraints.txt"))
+    direct, all_pins = pins(*DIRECT), pins("constraints.txt")
+    assert len(all_pins) == len(requirements("constraints.txt")) and len(direct) == len(requirements(*DIRECT))
     assert {name: all_pins.get(name) for name in direct} == direct
 
 
 def test_everything_that_is_installed_is_pinned():
     pinned = pins("constraints.txt")
     assert {name: by for name, by in required(pinned).items() if name not in pinned} == {}
+
+
+CUDA = [  # of the metadata of PyPI's torch 2.13.0 for Linux
+    'cuda-toolkit[cublas,cudart,cufft,cufile,cupti]==13.0.3; platform_system == "Linux"',
+    'cuda-bindings<14,>=13.0.3; platform_system == "Linux" and python_version < "3.15"',
+    'nvidia-cudnn-cu13==9.20.0.48; platform_system == "Linux"',
+    'triton==3.7.1; platform_system == "Linux" and python_version < "3.15"',
+]
+
+
+@pytest.mark.parametrize(
+    ("version", "lines", "unpinned"),
+    [
+        ("2.13.0", CUDA, set()),
+        ("2.13.0+cpu", [], set()),
+        ("2.13.0+rocm7.1", ['pytorch-triton-rocm==3.7; platform_system == "Linux"'], set()),
+        ("2.13.0+rocm7.1", ["something-new"], {"something-new"}),
+        ("2.13.0", ['nvidia-new-cu13==1; platform_system == "Linux"'], {"nvidia-new-cu13"}),
+    ],
+)
+def test_builds_of_torch_are_told_apart(monkeypatch, version, lines, unpinned):
+    torch = SimpleNamespace(name="torch", version=version, requires=lines)
+    distribution = importlib.metadata.distribution
+    monkeypatch.setattr(
+        importlib.metadata, "distribution", lambda name: torch if name == "torch" else distribution(name)
+    )
+    pinned = pins("constraints.txt")
+    assert set(required(pinned)) - set(pinned) == unpinned
 
 
 def test_what_is_pinned_installs_on_every_python():
@@ -95,7 +134,7 @@ def test_what_is_pinned_installs_on_every_python():
 def test_the_hooks_are_of_the_versions_that_are_installed():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     versions = {hook["repo"].rpartition("/")[2].removesuffix("-pre-commit"): hook["rev"] for hook in hooks["repos"]}
-    direct = pins("requirements.txt")
+    direct = pins(*DIRECT)
     assert versions == {name: f"v{direct[name]}" for name in ("ruff", "codespell")}
 
 

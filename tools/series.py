@@ -22,6 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import environment
 import latex2mathml.converter
 import nbclient
 import nbformat
@@ -36,8 +37,6 @@ LOG_EVERY = 30  # seconds between two lines on what is running, where nobody wat
 
 SILENT = logging.getLogger("series.silent")  # what goes wrong in a kernel is raised, and said once
 SILENT.disabled = True
-# What people have in their shells and what would change a notebook: its figures, its asserts, its outputs.
-NOT_INHERITED = ("MPLBACKEND", "PYTHONDEVMODE", "PYTHONOPTIMIZE", "PYTHONSTARTUP", "PYTHONWARNINGS")
 
 
 # --- Which notebooks, with which parameters ---------------------------------------------------------------------------
@@ -155,7 +154,7 @@ async def show_progress(runs):
                 show(f"{run.place} {run.path.stem} {run}")
 
 
-async def execute_cells(run, environment):
+async def execute_cells(run, inherited):
     """Execute all cells in a kernel of their own, which is gone afterwards, whatever happens."""
     client = nbclient.NotebookClient(
         run.notebook,
@@ -171,7 +170,7 @@ async def execute_cells(run, environment):
     kernel = client.km = client.create_kernel_manager()
     # Not client.execute(): it sets signal handlers of its own, of which two at a time would get into each other's way.
     try:
-        await client.async_start_new_kernel(env=environment)
+        await client.async_start_new_kernel(env=inherited)
         await client.async_start_new_kernel_client()
         for index, cell in enumerate(run.notebook.cells):
             if is_code(cell):
@@ -204,7 +203,7 @@ def failure_of(run, error):
     return f"{run.path.name}{where}: {error}"
 
 
-async def execute_one(run, slots, environment, keep):
+async def execute_one(run, slots, inherited, keep):
     """Run one notebook top to bottom when there is a slot for it, and hand it to `keep`."""
     async with slots:
         run.started, error = time.perf_counter(), None
@@ -212,7 +211,7 @@ async def execute_one(run, slots, environment, keep):
         for cell in run.code:  # what the notebook carries is of another run
             cell.outputs, cell.execution_count = [], None
         try:
-            await execute_cells(run, environment)
+            await execute_cells(run, inherited)
         except Exception as raised:
             if asyncio.current_task().cancelling():  # nbclient takes every cancellation for a kernel's death
                 raise asyncio.CancelledError from None
@@ -228,21 +227,19 @@ async def execute_one(run, slots, environment, keep):
 
 
 async def execute_all(runs, at_a_time, keep):
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    inherited = environment.shielded(os.environ)
     if at_a_time > 1:
-        environment.setdefault("OMP_NUM_THREADS", "1")  # each has its core
+        inherited.setdefault("OMP_NUM_THREADS", "1")  # each has its core
         # The longest first, as the outputs that they carry tell, so that none is left alone at the end.
         runs = sorted(runs, key=lambda run: -sum(row["seconds"] for row in claims_of(run.notebook)))
     slots = asyncio.Semaphore(at_a_time)
     progress = asyncio.create_task(show_progress(runs))
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as nobodys:
-        environment["IPYTHONDIR"] = nobodys  # a reader's own IPython may show figures as SVG, or run a script first
-        try:
-            async with asyncio.TaskGroup() as group:
-                for run in runs:
-                    group.create_task(execute_one(run, slots, environment, keep))
-        finally:
-            progress.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for run in runs:
+                group.create_task(execute_one(run, slots, inherited, keep))
+    finally:
+        progress.cancel()
 
 
 def execute(runs, keep):
