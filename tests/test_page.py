@@ -101,6 +101,7 @@ def test_modules_are_small_and_the_files_ask_for_nothing_outside():
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"https?://|@import|fetch\(|XMLHttpRequest", text), path.name
         assert path.suffix != ".js" or len(text.splitlines()) <= 150, path.name
+        assert ("addEventListener" in text) == (path.name == "tell.js"), path.name  # so that all tell of their errors
     ids = re.findall(r'\bid="([\w-]+)"', (builder.SOURCES / "index.html").read_text(encoding="utf-8"))
     assert len(ids) == len(set(ids))
 
@@ -197,6 +198,20 @@ def results(window):
     window.wait_for_function("pixelRNN.state.results")
     shown = window.evaluate("pixelRNN.state.results.pictures.map((picture) => Array.from(picture))")
     return np.array(shown, np.uint8).reshape(-1, SIZE, SIZE)
+
+
+def put_in(window, fragment):
+    """A link, as if it was put into the address bar; done once the page has read it."""
+    read = "new Promise((done) => addEventListener('hashchange', done))"
+    window.evaluate(f"(fragment) => {{ const read = {read}; location.hash = fragment; return read; }}", fragment)
+
+
+def shown_at(window, identity):
+    """The text of a part of the page that comes or changes, once it is there."""
+    window.wait_for_function(
+        "(id) => !document.getElementById(id).hidden && document.getElementById(id).textContent", arg=identity
+    )
+    return window.inner_text(f"#{identity}")
 
 
 def drawn(window):
@@ -483,6 +498,80 @@ def test_eraser_undo_clear_and_start_from_nothing(visit):
     assert not drawn(window).any() and window.evaluate("pixelRNN.state.results") is None
 
 
+def test_whatever_takes_the_place_of_the_drawing_can_be_undone(visit):
+    window = visit()
+    undo = window.get_by_role("button", name="Undo")
+    put_in(window, link("letters", BOW, 11))
+    results(window)
+    assert undo.is_disabled()  # nothing had been drawn
+    put_in(window, link("letters", BOW, 9))
+    assert np.array_equal(drawn(window), BOW) and undo.is_disabled()
+    for replace in (
+        lambda: put_in(window, link("digits", BAR, 9)),
+        lambda: put_in(window, link("letters", 0 * BOW, 0)),
+        lambda: [window.get_by_role("button", name="Clear").click() for _ in range(2)],
+        lambda: [window.get_by_role("button", name="Start from nothing").click() for _ in range(2)],
+        window.get_by_role("button", name="Draw on from the chosen one").click,
+    ):
+        results(window)
+        replace()
+        window.wait_for_function("!document.getElementById('undo').disabled")
+        assert not np.array_equal(drawn(window), BOW)
+        undo.click()  # once is enough
+        assert np.array_equal(drawn(window), BOW)
+        window.wait_for_function("document.getElementById('undo').disabled")
+
+
+def lost_with_its_capture(window):
+    first, second, third = places(window, [(8, 20), (9, 20), (14, 20)])
+    window.mouse.move(*first)
+    window.mouse.down()
+    window.mouse.move(*second)  # with it the pad has the capture that it asked for
+    window.evaluate("document.getElementById('pad').releasePointerCapture(1)")
+    window.mouse.move(*third)
+    assert drawn(window)[20, 8] and not drawn(window)[20, 11:].any()
+    results(window)  # as if the pen had been lifted
+    window.mouse.up()
+
+
+def lost_without_a_word(pointer):
+    def lost(window):
+        (x, y), elsewhere = places(window, [(8, 20), (20, 24)])
+        settings = f"{{ pointerId: {pointer}, clientX: {x}, clientY: {y}, buttons: 1 }}"
+        window.locator("#pad").evaluate(f"""(pad) => {{
+            pad.setPointerCapture = () => {{}}; // there is no such pointer
+            pad.dispatchEvent(new PointerEvent("pointerdown", {settings}));
+            delete pad.setPointerCapture;
+        }}""")
+        if pointer == 1:  # the mouse, which comes back with no button pressed
+            window.mouse.move(*elsewhere)
+            results(window)
+        assert drawn(window)[20, 8] and not drawn(window)[22:].any()
+
+    return lost
+
+
+LOST = {
+    "with its capture": lost_with_its_capture,
+    "a mouse": lost_without_a_word(1),
+    "a pen": lost_without_a_word(7),
+}
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_a_stroke_whose_end_is_not_told_does_not_lock_the_pad(visit, lost):
+    window = visit()
+    LOST[lost](window)
+    pen = window.context.new_cdp_session(window)
+    before = drawn(window)
+    for kind, (x, y) in zip(("mousePressed", "mouseMoved", "mouseReleased"), places(window), strict=False):
+        event = {"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "pointerType": "pen"}
+        pen.send("Input.dispatchMouseEvent", event)
+    results(window)
+    assert drawn(window)[:13].sum() > 8
+    assert np.array_equal(drawn(window)[14:], before[14:])  # no line from the one stroke to the other
+
+
 def test_the_given_rows_can_be_fewer_or_all(visit):
     window = visit(link("letters", BOW, 11))
     results(window)
@@ -592,8 +681,25 @@ def test_a_damaged_link_is_told_and_the_page_works(visit, fragment, told):
     window = visit(fragment)
     window.wait_for_function("!document.getElementById('error').hidden")
     assert re.search(told, window.inner_text("#error")) and not drawn(window).any()
+    assert "Starting with an empty drawing." in window.inner_text("#error")
     draw_with_mouse(window)
     assert len(results(window)) == COUNT
+
+
+@pytest.mark.parametrize("drawing", [BOW, 0 * BOW])
+def test_a_damaged_link_that_is_put_in_changes_nothing(visit, drawing):
+    window = visit(link("digits", drawing, 11, 0.5, seed=3))
+    shown, status = results(window), window.inner_text("#status")
+    put_in(window, "#set=letters&rows=3&t=1&d=abc")
+    told = "Your drawing stays." if drawing.any() else "Starting with an empty drawing."
+    assert shown_at(window, "error") == f"The drawing in the link is damaged. {told}"
+    put_in(window, "")  # a link that says nothing
+    assert window.locator("#error").is_visible()
+    assert np.array_equal(drawn(window), drawing) and window.inner_text("#status") == status
+    assert window.evaluate("[pixelRNN.state.name, pixelRNN.state.temperature]") == ["digits", 0.5]
+    assert window.locator("#png").is_enabled() and window.locator("#undo").is_disabled()
+    window.get_by_role("button", name="Draw on from the chosen one").click()
+    assert np.array_equal(drawn(window), shown[0])
 
 
 def test_pictures_are_saved_still_and_animated(visit):
@@ -616,6 +722,48 @@ def test_pictures_are_saved_still_and_animated(visit):
     assert ink == sorted(ink) and ink[-1] > ink[0]  # row by row
     left = frames[0][8 : 8 + 112, 8 : 8 + 112][2::4, 2::4] < 90  # the first continuation, one value a pixel of it
     assert np.array_equal(left[:10], shown[0][:10] > 0) and np.array_equal(left[12:], shown[0][12:] > 0)
+
+
+@pytest.mark.parametrize("broken", ["toBlob = (use) => use(null)", "toBlob = () => { throw Error('no') }", None])
+def test_where_the_browser_gives_no_picture_the_page_says_so(visit, broken):
+    window = visit(link("letters", BOW, 11), errors=True)
+    results(window)
+    if broken:
+        name, button = "PNG", "#png"
+        window.evaluate(f"() => {{ HTMLCanvasElement.prototype.{broken}; }}")
+    else:
+        name, button = "animated PNG", "#apng"
+        window.evaluate("() => { CanvasRenderingContext2D.prototype.getImageData = () => { throw Error('no'); } }")
+    window.locator(button).click()
+    assert f"This browser gives no {name}." in shown_at(window, "shared")
+
+
+def test_a_mistake_in_any_control_is_told_where_the_page_is_a_file(visit):
+    window = visit(link("letters", BOW, 11), errors=True)
+    results(window)
+
+    def told(act):
+        window.evaluate("document.getElementById('error').hidden = true")
+        act()
+        return "This page has made a mistake: Error: broken on purpose." in shown_at(window, "error")
+
+    broken = "= () => { throw new Error('broken on purpose'); }"
+    window.evaluate(f"() => {{ window.matchMedia {broken}; }}")  # which sampling asks
+    assert told(window.get_by_role("button", name="Six continuations").click)
+    assert told(lambda: window.locator("#pad").press("Enter")) and told(lambda: draw_with_mouse(window))
+    window.evaluate(f"() => {{ CanvasRenderingContext2D.prototype.clearRect = window.btoa {broken}; }}")
+    for act in (
+        lambda: window.locator("#tiles button").nth(2).click(),
+        lambda: window.locator("#given").press("ArrowLeft"),
+        lambda: window.locator("#pad").press("Space"),
+        lambda: window.locator("#model").select_option("PixelCNN"),
+        lambda: window.locator("#bug").click(),
+        lambda: window.locator("#clear").click(),
+        lambda: window.locator("#link").click(),
+        lambda: window.locator("[value=digits]").click(),
+        lambda: put_in(window, link("letters", BAR, 9)),
+    ):
+        assert told(act)
 
 
 # --- Offline, damaged, small ------------------------------------------------------------------------------------------
@@ -651,6 +799,81 @@ def test_the_second_set_is_loaded_when_it_is_asked_for(visit):
     window.get_by_label("letters").check()
     window.wait_for_function("pixelRNN.state.name === 'letters' && pixelRNN.state.results")
     assert asked == ["weights-digits.js"]
+
+
+def late(window, name):
+    """Holds the weights of that name back. Returns what lets them come, or with `fails` not come."""
+    routes = []
+    window.route(f"**/weights-{name}.js", lambda route: routes.append(route))
+
+    def come(fails=False):
+        while not routes:
+            window.wait_for_timeout(20)
+        routes[0].abort() if fails else routes[0].continue_()
+        window.unroute(f"**/weights-{name}.js")
+        window.wait_for_function(f"!document.querySelector('script[src*={name}]')")
+
+    return come
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("first", ["control", "link"])
+@pytest.mark.parametrize("last", ["control", "link"])
+def test_weights_that_come_late_do_not_override_the_last_choice(visit, served, first, last, fails):
+    window = visit(link("letters", BOW, 11), address=served, errors=True)
+    results(window)
+    come = late(window, "digits")
+    for way, name, drawing in ((first, "digits", BAR), (last, "letters", BOW)):
+        if way == "link":
+            put_in(window, link(name, drawing, 9, seed=5))
+        else:
+            window.locator(f"[value={name}]").click()
+        assert window.locator(f"[value={name}]").is_checked()
+    window.wait_for_function("document.getElementById('status').textContent.includes('6 ways')")
+    shown, drawing, status = results(window), drawn(window), window.inner_text("#status")
+    come(fails)
+    assert window.evaluate("pixelRNN.state.name") == "letters" and window.locator("[value=letters]").is_checked()
+    assert np.array_equal(results(window), shown) and np.array_equal(drawn(window), drawing)
+    assert window.inner_text("#status") == status and window.locator("#error").is_hidden()
+    window.locator("[value=digits]").click()
+    window.wait_for_function("pixelRNN.state.name === 'digits' && pixelRNN.state.results")
+
+
+def test_while_weights_load_the_page_goes_on_and_what_is_done_meanwhile_holds(visit, served):
+    window = visit(link("letters", BOW, 11), address=served, errors=True)
+    shown = results(window)
+    come = late(window, "digits")
+    window.locator("[value=digits]").click()
+    put_in(window, "#d=abc")  # damaged: no choice
+    assert window.locator("#png").is_enabled()
+    come(fails=True)
+    assert "weights of digits did not load" in shown_at(window, "error")
+    assert np.array_equal(results(window), shown) and window.locator("[value=letters]").is_checked()
+    come = late(window, "digits")
+    window.locator("[value=digits]").click()
+    put_in(window, "#d=abcd")
+    window.get_by_role("button", name="Clear").click()
+    come()
+    assert window.evaluate("[pixelRNN.state.name, pixelRNN.state.busy]") == ["digits", False]
+    assert window.inner_text("#status") == "None yet: draw, and lift the pen."
+    assert window.locator("#error").is_visible()
+    assert "The link names no set of weights of ours." in window.inner_text("#error")
+
+
+def test_where_no_weights_load_none_are_chosen_and_each_can_be_tried_again(visit, built, tmp_path):
+    folder = tmp_path / "page"
+    shutil.copytree(built, folder)
+    for name in weights.NAMES:
+        (folder / f"weights-{name}.js").unlink()
+    window = visit(folder=folder, errors=True, ready=False)
+    for name in ("digits", "letters"):
+        shown_at(window, "error")
+        window.locator(f"[value={name}]").click()
+        window.wait_for_function(f"document.getElementById('error').textContent.includes('weights of {name} did')")
+        assert window.locator("[name=set]:checked").count() == 0
+    shutil.copy(built / "weights-letters.js", folder)
+    window.locator("[value=letters]").click()
+    assert len(results(window)) == COUNT and window.locator("[value=letters]").is_checked()
 
 
 def changed_letter(text):

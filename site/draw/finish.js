@@ -4,6 +4,7 @@ import { sigmoid } from "./network.js";
 import { paintChances, paintContinuation } from "./paint.js";
 import { emptyPicture, SIZE } from "./picture.js";
 import { bitsOf, continuations } from "./sampling.js";
+import { on } from "./tell.js";
 
 export const COUNT = 6;
 const FRAME = 16; // milliseconds: no row is shown for less, so that one sees the rows come
@@ -37,7 +38,7 @@ export function makeTiles(list, choose) {
     const canvas = '<canvas width="224" height="224" aria-hidden="true"></canvas>';
     item.innerHTML = `<button type="button" aria-pressed="${k === 0}">${canvas}<span></span></button>`;
     const button = item.firstChild;
-    button.addEventListener("click", () => choose(k));
+    on(button, "click", () => choose(k));
     list.append(item);
     const tile = { button, canvas: button.querySelector("canvas"), text: button.querySelector("span") };
     clearTile(tile, k);

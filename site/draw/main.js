@@ -1,35 +1,36 @@
 // The page's beginning, and what each control does.
 
+import { use } from "./choice.js";
 import { makePad } from "./pad.js";
-import { at, changed, clearTiles, fail, keepInLink, outdated, paint } from "./page.js";
-import { paintSoon, proceed, remember, say, state, use } from "./page.js";
-import { emptyPicture, SIZE } from "./picture.js";
-import { asAnimatedPNG, asPNG, download, fromFragment } from "./share.js";
+import { changed, clearTiles, keepInLink, outdated, paint, paintSoon } from "./page.js";
+import { proceed, remember, replace, state } from "./page.js";
+import { emptyPicture, rowsWithInk, SIZE } from "./picture.js";
+import { asAnimatedPNG, asPNG, download, fromFragment, toFragment } from "./share.js";
+import { at, fail, guarded, on, say } from "./tell.js";
 
-// What the link says, at the beginning and when another link is put in.
-async function fromLink() {
-  outdated();
+// What the link says, at the beginning and when another link is put in. One that is damaged changes nothing.
+const fromLink = guarded(async () => {
   let link = null;
-  let damaged = null;
+  let damage = "";
   try {
     link = fromFragment(location.hash);
   } catch (error) {
-    damaged = error;
+    damage = error.message;
   }
   if (link) {
-    Object.assign(state, { picture: link.picture, given: link.given, temperature: link.temperature });
+    if (!rowsWithInk(state.picture)) state.picture = link.picture; // there is nothing for Undo to bring back
+    replace(link.picture);
+    Object.assign(state, { given: link.given, temperature: link.temperature });
   }
   paint();
-  await use(link ? link.name : state.name);
-  if (damaged) fail(damaged);
-  paint();
-  if (link) await proceed(link.seed ?? undefined);
-}
+  const used = link || state.wanted === null ? use(link ? link.name : state.name) : null;
+  const kept = rowsWithInk(state.picture) ? "Your drawing stays." : "Starting with an empty drawing.";
+  if (damage) fail(new Error(`${damage} ${kept}`));
+  if ((await used) && link) await proceed(link.seed ?? undefined);
+});
 
 function blank() {
-  remember();
-  state.picture = emptyPicture();
-  changed();
+  replace(emptyPicture());
   clearTiles();
   say("status", "None yet: draw, and lift the pen.");
 }
@@ -49,63 +50,62 @@ makePad(at("pad"), {
   },
 });
 
-at("continue").addEventListener("click", () => proceed());
-at("nothing").addEventListener("click", () => {
+on(at("continue"), "click", () => proceed());
+on(at("nothing"), "click", () => {
   blank();
   proceed();
 });
-at("clear").addEventListener("click", blank);
-at("undo").addEventListener("click", () => {
+on(at("clear"), "click", blank);
+on(at("undo"), "click", () => {
   state.picture = state.undo.pop();
   changed();
   proceed();
 });
-at("adopt").addEventListener("click", () => {
-  remember();
-  state.picture = state.results.pictures[state.chosen].slice();
-  changed();
+on(at("adopt"), "click", () => {
+  replace(state.results.pictures[state.chosen].slice());
   say("status", "The chosen continuation is your drawing now. Erase a part, or give fewer rows.");
 });
 
-at("given").addEventListener("input", () => {
+on(at("given"), "input", () => {
   outdated();
   state.given = Number(at("given").value);
   paintSoon();
 });
-at("temperature").addEventListener("input", () => {
+on(at("temperature"), "input", () => {
   outdated();
   state.temperature = Number(at("temperature").value);
   paintSoon();
 });
-for (const id of ["given", "temperature"]) at(id).addEventListener("change", () => proceed());
+for (const id of ["given", "temperature"]) on(at(id), "change", () => proceed());
 for (const input of document.querySelectorAll("[name=set]")) {
-  input.addEventListener("change", async () => {
-    outdated();
-    await use(input.value);
-    paint();
-    if (state.name === input.value) proceed();
+  on(input, "change", async () => {
+    if (await use(input.value)) proceed();
   });
 }
 
-at("link").addEventListener("click", async () => {
+on(at("link"), "click", async () => {
   keepInLink();
+  const address = new URL(toFragment(state), location.href).href; // some browsers keep it out of a file's address
   try {
-    await navigator.clipboard.writeText(location.href);
+    await navigator.clipboard.writeText(address);
     say("shared", "The link is copied. It holds your drawing, and shows the same continuations.");
   } catch {
-    say("shared", `Copy the address of this page: it holds your drawing. ${location.href}`);
+    say("shared", `Copy this address: it holds your drawing. ${address}`);
   }
 });
-at("png").addEventListener("click", async () => download(await asPNG(state.results), `${state.name}.png`));
-at("apng").addEventListener("click", async () => {
+
+// Saves what make(results) gives; a browser may keep pages from reading canvases, or have too little memory.
+async function save(make, what, ending) {
+  const { results, name } = state; // another network may be chosen while the picture is made
+  say("shared", "");
   try {
-    download(await asAnimatedPNG(state.results), `${state.name}-animated.png`);
-  } catch {
-    say("shared", "This browser cannot write an animated PNG.");
+    download(await make(results), `${name}${ending}.png`);
+  } catch (error) {
+    console.error(error);
+    say("shared", `This browser gives no ${what}. It may keep pages from reading pictures, or have too little memory.`);
   }
-});
-addEventListener("hashchange", fromLink);
-addEventListener("unhandledrejection", (event) => {
-  fail(new Error(`This page has made a mistake: ${event.reason}. Reload it.`));
-});
+}
+on(at("png"), "click", () => save(asPNG, "PNG", ""));
+on(at("apng"), "click", () => save(asAnimatedPNG, "animated PNG", "-animated"));
+on(window, "hashchange", fromLink);
 fromLink();

@@ -1,6 +1,7 @@
 // Drawing on a canvas with a mouse, a pen, fingers or the keyboard.
 
 import { SIZE, stroke } from "./picture.js";
+import { on } from "./tell.js";
 
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
@@ -42,24 +43,27 @@ export function makePad(canvas, { picture, pen, before, changed, lifted, moving,
     pointer = last = null;
     lifted();
   };
-  canvas.addEventListener("pointerdown", (event) => {
-    if (pointer !== null || (event.pointerType === "mouse" && event.button === 1)) return;
+  on(canvas, "pointerdown", (event) => {
+    // A pointer without capture has gone, though nothing told the end of its stroke.
+    const another = pointer !== event.pointerId && pointer !== null && canvas.hasPointerCapture(pointer);
+    if (another || (event.pointerType === "mouse" && event.button === 1)) return;
     pointer = event.pointerId;
+    last = null;
     canvas.setPointerCapture(pointer);
     moving(null);
     before();
     draw(event);
   });
-  canvas.addEventListener("pointermove", (event) => {
+  on(canvas, "pointermove", (event) => {
     if (event.pointerId !== pointer) return;
+    if (event.buttons === 0) return lift(event); // lifted where the page was not told
     const all = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
     (all.length ? all : [event]).forEach(draw);
   });
-  canvas.addEventListener("pointerup", lift);
-  canvas.addEventListener("pointercancel", lift);
-  canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) on(canvas, end, lift);
+  on(canvas, "contextmenu", (event) => event.preventDefault());
 
-  canvas.addEventListener("keydown", (event) => {
+  on(canvas, "keydown", (event) => {
     const next = moved(cursor, event.key);
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     if (next !== null) {
@@ -73,8 +77,8 @@ export function makePad(canvas, { picture, pen, before, changed, lifted, moving,
     event.preventDefault();
     moving(cursor);
   });
-  canvas.addEventListener("focus", () => canvas.matches(":focus-visible") && moving(cursor));
-  canvas.addEventListener("blur", () => moving(null));
+  on(canvas, "focus", () => canvas.matches(":focus-visible") && moving(cursor));
+  on(canvas, "blur", () => moving(null));
 
   function set(value) {
     before();

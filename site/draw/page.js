@@ -4,24 +4,16 @@ import { chancesOfGiven, clearTile, COUNT, finish, makeTiles } from "./finish.js
 import { paintBits, paintChances, paintDrawing } from "./paint.js";
 import { emptyPicture, rowsWithInk, SIZE } from "./picture.js";
 import { newSeed } from "./random.js";
-import { Reader } from "./sampling.js";
 import { showFields } from "./sees.js";
 import { toFragment } from "./share.js";
-import { loadModel } from "./weights.js";
+import { at, guarded, say } from "./tell.js";
 
-export const at = (id) => document.getElementById(id);
-export const say = (id, text) => (at(id).textContent = text);
-
-// seed: of the continuations that are shown, null where there are none. cursor: the keyboard's pixel.
+// seed: of the continuations that are shown, null where there are none. cursor: the keyboard's pixel. name: the set of
+// weights in use. wanted: the one that was chosen last, whose weights may still be loading.
 export const state = {
-  name: "letters", picture: emptyPicture(), given: 0, temperature: 1, seed: null,
+  name: "letters", wanted: null, picture: emptyPicture(), given: 0, temperature: 1, seed: null,
   reader: null, results: null, chosen: 0, run: 0, busy: false, cursor: null, undo: [],
 };
-
-export function fail(error) {
-  at("error").hidden = false;
-  say("error", error.message);
-}
 
 export const tiles = makeTiles(at("tiles"), choose);
 const paintFields = showFields(() => state.picture);
@@ -31,10 +23,10 @@ let waiting = false;
 export function paintSoon() {
   if (waiting) return;
   waiting = true;
-  requestAnimationFrame(() => {
+  requestAnimationFrame(guarded(() => {
     waiting = false;
     paint();
-  });
+  }));
 }
 
 export function paint() {
@@ -90,6 +82,13 @@ export function remember() {
   if (state.undo.length > 100) state.undo.shift();
 }
 
+// Another drawing takes the place of this one, which Undo brings back where the two differ.
+export function replace(picture) {
+  if (picture.some((value, i) => value !== state.picture[i])) remember();
+  state.picture = picture;
+  changed();
+}
+
 export function keepInLink() {
   try {
     history.replaceState(null, "", toFragment(state));
@@ -107,7 +106,7 @@ function choose(k) {
   paint();
 }
 
-export async function proceed(seed = newSeed()) {
+export const proceed = guarded(async (seed = newSeed()) => {
   if (!state.reader) return;
   outdated();
   if (state.given === SIZE) {
@@ -130,21 +129,4 @@ export async function proceed(seed = newSeed()) {
   say("status", `${taken}. Choose one to see its probabilities.`);
   keepInLink();
   paint();
-}
-
-// Loads a set of weights; where that fails, the one before stays.
-export async function use(name) {
-  try {
-    const model = await loadModel(name);
-    Object.assign(state, { name, reader: new Reader(model) });
-    at("error").hidden = true;
-    const { what, data } = model.card;
-    const source = `${data} (${model.card["licence of what it learned from"]})`;
-    say("about", `The network: ${what}; on this page in raster order alone. It learned from: ${source}.`);
-  } catch (error) {
-    fail(error);
-  }
-  at("loading").hidden = true;
-  document.querySelector(`[name=set][value=${state.name}]`).checked = true;
-  for (const id of ["continue", "nothing"]) at(id).disabled = !state.reader;
-}
+});

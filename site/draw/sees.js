@@ -4,6 +4,7 @@ import { FIELDS, fieldOf } from "./fields.js";
 import { moved, pointOf } from "./pad.js";
 import { paintField } from "./paint.js";
 import { SIZE } from "./picture.js";
+import { on } from "./tell.js";
 
 // picture(): the drawing, shown above the field. Returns what paints it anew.
 export function showFields(picture) {
@@ -33,7 +34,7 @@ export function showFields(picture) {
     document.getElementById("field-text").textContent = `${text}.`;
   }
 
-  canvas.addEventListener("pointermove", (event) => {
+  on(canvas, "pointermove", (event) => {
     const { x, y } = pointOf(canvas, event);
     const within = (value) => Math.min(SIZE - 1, Math.max(0, Math.floor(value)));
     const pixel = within(y) * SIZE + within(x);
@@ -41,20 +42,20 @@ export function showFields(picture) {
     target = pixel;
     paint();
   });
-  canvas.addEventListener("pointerdown", (event) => {
+  on(canvas, "pointerdown", (event) => {
     const { x, y } = pointOf(canvas, event);
     target = Math.min(SIZE - 1, Math.floor(y)) * SIZE + Math.min(SIZE - 1, Math.floor(x));
     paint();
   });
-  canvas.addEventListener("keydown", (event) => {
+  on(canvas, "keydown", (event) => {
     const next = moved(target, event.key);
     if (next === null || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
     target = next;
     paint();
   });
-  model.addEventListener("change", paint);
-  bug.addEventListener("change", paint);
+  on(model, "change", paint);
+  on(bug, "change", paint);
   paint();
   return paint;
 }

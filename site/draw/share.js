@@ -18,16 +18,16 @@ export function fromFragment(fragment) {
   if (!values.has("d")) return null;
   const number = (key, most, otherwise) => {
     const value = Number(values.get(key) ?? otherwise);
-    if (!(value >= 0 && value <= most)) throw new Error(`The link is damaged (${key}). Starting with an empty drawing.`);
+    if (!(value >= 0 && value <= most)) throw new Error(`The link is damaged (${key}).`);
     return value;
   };
   const name = values.get("set");
-  if (!SETS.includes(name)) throw new Error("The link names no set of weights of ours. Starting with an empty drawing.");
+  if (!SETS.includes(name)) throw new Error("The link names no set of weights of ours.");
   let picture;
   try {
     picture = pictureFromText(values.get("d"));
   } catch {
-    throw new Error("The drawing in the link is damaged. Starting with an empty one.");
+    throw new Error("The drawing in the link is damaged.");
   }
   const seed = values.has("seed") ? Math.floor(number("seed", 2 ** 32 - 1, 0)) : null;
   return { name, picture, given: Math.floor(number("rows", SIZE, 0)), temperature: number("t", 2, 1), seed };
@@ -69,6 +69,7 @@ export function asAnimatedPNG(results) {
   return animatedPNG(frames);
 }
 
+// An Error where there is no blob: a browser that cannot make one gives null.
 export function download(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);

@@ -3,7 +3,7 @@
 import { crc32 } from "./bytes.js";
 
 const FORMAT = 1; // tools/page.py writes the same number
-const loaded = {}; // name -> model
+const models = {}; // name -> the promise of a model
 
 // The number that 16 bits stand for (IEEE 754 half precision).
 function fromHalf(bits) {
@@ -41,13 +41,20 @@ export function unpackWeights(packed) {
 
 // The model of that name; an Error that says what is wrong where it cannot be had.
 export function loadModel(name) {
-  if (loaded[name]) return Promise.resolve(loaded[name]);
+  models[name] ||= load(name).catch((error) => {
+    delete models[name]; // so that the next try asks again
+    throw error;
+  });
+  return models[name];
+}
+
+function load(name) {
   const file = `weights-${name}.js`;
   return new Promise((resolve, reject) => {
     const script = document.createElement("script");
     script.src = file;
     script.onerror = () => {
-      script.remove(); // so that the next try asks again
+      script.remove();
       reject(new Error(`The weights of ${name} did not load: is ${file} beside this page, and are you online?`));
     };
     script.onload = () => {
@@ -55,8 +62,7 @@ export function loadModel(name) {
       const store = window.pixelRNNWeights || {};
       try {
         if (!store[name]) throw new Error("They are damaged, or are something else.");
-        loaded[name] = unpackWeights(store[name]);
-        resolve(loaded[name]);
+        resolve(unpackWeights(store[name]));
       } catch (error) {
         reject(new Error(`The weights of ${name} (${file}) cannot be used. ${error.message}`));
       }

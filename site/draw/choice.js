@@ -1,0 +1,37 @@
+// Which network the page uses: the one that was chosen last, however late its weights come.
+
+import { paint, state } from "./page.js";
+import { Reader } from "./sampling.js";
+import { at, fail, say } from "./tell.js";
+import { loadModel } from "./weights.js";
+
+// Loads a set of weights. Where that fails, the one before stays; where another is chosen meanwhile, nothing happens.
+// Says whether continuations are to be sampled with it: not where the drawing was cleared meanwhile, or is being drawn.
+export async function use(name) {
+  const { run } = state;
+  state.wanted = name;
+  check(name);
+  at("error").hidden = true;
+  const model = await loadModel(name).catch((error) => ({ error }));
+  if (state.wanted !== name) return false;
+  const asked = state.run === run || state.busy || state.results !== null;
+  if (model.error) {
+    state.wanted = state.name;
+    fail(model.error);
+  } else {
+    Object.assign(state, { name, reader: new Reader(model) });
+    const { what, data } = model.card;
+    const source = `${data} (${model.card["licence of what it learned from"]})`;
+    say("about", `The network: ${what}; on this page in raster order alone. It learned from: ${source}.`);
+  }
+  check(state.reader && state.name);
+  at("loading").hidden = true;
+  for (const id of ["continue", "nothing"]) at(id).disabled = !state.reader;
+  paint();
+  return asked && !model.error;
+}
+
+// Where no network is in use, none is checked: so each can be chosen, and loaded again.
+function check(name) {
+  for (const input of document.querySelectorAll("[name=set]")) input.checked = input.value === name;
+}
