@@ -185,6 +185,15 @@ def test_a_notebook_fetches_its_modules_on_colab_alone(published, monkeypatch):
     assert asked == ["git clone --quiet --depth 1 https://github.com/someone/pixelrnn series", "series/notebooks"]
 
 
+def test_a_notebook_installs_on_colab_what_colab_lacks(published):
+    root, texts = published
+    tool.main("someone/pixelrnn", root)
+    installs = {name: re.findall(r"pip install --quiet ([\w.= -]+)", text) for name, text in texts().items()}
+    pinned = dict(re.findall(r"(?m)^([\w-]+)==(\S+)", (ROOT / "requirements.txt").read_text(encoding="utf-8")))
+    wanted = [" ".join(f"{name}=={pinned[name]}" for name in tool.NOT_ON_COLAB)]
+    assert {name[:2]: packages for name, packages in installs.items() if packages} == {"09": wanted}
+
+
 @pytest.mark.parametrize("owner", ["pixelrnn", "a/b/c", "https://github.com/a/b", "a b/c", "$(x)/y"])
 def test_a_name_that_is_no_repository_is_told_and_changes_nothing(owner, published):
     root, texts = published

@@ -1,10 +1,11 @@
 """Puts the links that need to know where the project is published: badges for Colab and Binder in README and notebooks,
-the address to clone, and the lines by which a notebook on Colab fetches the modules beside it.
+the address to clone, and the lines by which a notebook on Colab fetches the modules beside it and what Colab lacks.
 
     python tools/links.py name/repository      (again with another name: they are replaced)
     python tools/links.py ""                   (takes them away)
 """
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -22,8 +23,12 @@ FETCH = """import os
 if "COLAB_RELEASE_TAG" in os.environ and not os.path.exists("helpers.py"):
     os.system("git clone --quiet --depth 1 https://github.com/{owner} series")
     os.chdir("series/notebooks")
-
+{install}
 """
+INSTALL = """    os.system("pip install --quiet {packages}")
+"""
+# Of what requirements.txt names, what notebooks on Colab do not find there.
+NOT_ON_COLAB = ("constriction", "imagecodecs")
 
 
 def badges(owner, path):
@@ -31,6 +36,27 @@ def badges(owner, path):
     colab = f"[![Open in Colab]({COLAB}assets/colab-badge.svg)]({COLAB}github/{owner}/blob/{BRANCH}/{path})"
     binder = f"[![Open in Binder]({BINDER}badge_logo.svg)]({BINDER}v2/gh/{owner}/{BRANCH}?labpath={path})"
     return f"{colab} {binder}\n\n"
+
+
+def imports(text, seen=None):
+    """The names of all modules that Python code leads to, through modules of this project."""
+    seen = set() if seen is None else seen
+    for node in ast.walk(ast.parse(text)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        for name in {name.partition(".")[0] for name in names} - seen:
+            seen.add(name)
+            if (ROOT / f"{name}.py").is_file():
+                imports((ROOT / f"{name}.py").read_text(encoding="utf-8"), seen)
+    return seen
+
+
+def fetching(notebook, owner):
+    """The lines by which a notebook on Colab gets the modules, and the packages that Colab lacks."""
+    found = imports("\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code"))
+    pins = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    packages = [re.search(rf"(?m)^{name}==\S+", pins)[0] for name in NOT_ON_COLAB if name in found]
+    return FETCH.format(owner=owner, install=INSTALL.format(packages=" ".join(packages)) if packages else "")
 
 
 def owner(root=ROOT):
@@ -55,10 +81,11 @@ def set_in_readme(path, owner, first):
 def set_in_notebook(path, owner, place):
     """Badges above its title, and what fetches the modules in its first code cell; the outputs stay valid."""
     notebook = nbformat.read(path, as_version=4)
-    top, imports = notebook.cells[0], next(cell for cell in notebook.cells if cell.cell_type == "code")
+    top, first = notebook.cells[0], next(cell for cell in notebook.cells if cell.cell_type == "code")
     top.source = (badges(owner, place) if owner else "") + without_badges(top.source)
-    lines = re.escape(FETCH).replace(re.escape("{owner}"), r"\S+")
-    imports.source = (FETCH.format(owner=owner) if owner else "") + re.sub(lines, "", imports.source)
+    lines = re.escape(FETCH).replace(re.escape("{owner}"), r"\S+").replace(re.escape("{install}"), "(    .*\n)?")
+    first.source = re.sub(lines, "", first.source)
+    first.source = (fetching(notebook, owner) if owner else "") + first.source
     nbformat.write(notebook, path)
 
 
