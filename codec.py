@@ -15,6 +15,7 @@ probabilities.
 """
 
 import argparse
+import contextlib
 import copy
 import hashlib
 import json
@@ -24,17 +25,25 @@ import struct
 import sys
 import zlib
 
-import constriction
-import numpy as np
-import torch
+try:
+    import constriction
+    import numpy as np
+    import torch
 
-import exact
-import files
-import helpers
-import orders
-import saving
-import weights
-from files import LabError
+    import exact
+    import files
+    import helpers
+    import orders
+    import saving
+    import weights
+    from files import LabError
+except (ModuleNotFoundError, KeyboardInterrupt) as error:
+    if __name__ != "__main__":
+        raise
+    if isinstance(error, KeyboardInterrupt):
+        sys.exit(130)
+    advice = "Run `make notebooks` once, then .venv/bin/python codec.py (Windows: .venv\\Scripts\\python)."
+    sys.exit(f"{sys.executable} has no {error.name}; the Python in .venv of this project has. {advice}")
 
 MAGIC, FORMAT = b"PRNN", 1
 # Magic, format, arithmetic, steps, values of a step, levels, count, digest of the weights, length of the text.
@@ -42,6 +51,7 @@ FIELDS = struct.Struct("<4sBBIIIQ8sB")
 BLOCK = struct.Struct("<III")  # bytes that follow, their checksum, the checksum of the pictures
 PICTURES, VALUES = 2048, 2**23  # of a block, at most; probabilities of values: they are held side by side
 MOST = 2**24  # values of a picture
+LARGEST = 2**29  # bytes of an array of pictures in a file: 680,000 of 28 x 28, which take hours
 ARITHMETIC = ("exact", "float")
 PLAIN = 2**-8  # the probability with which a picture is expected to be coded without the model
 FLOAT_GRID = 2**16  # to which "float" rounds probabilities, so that fewer differ between machines
@@ -60,12 +70,17 @@ def compress(pictures, model, arithmetic="exact"):
 
     Raises LabError for other pictures or models.
     """
-    head = {"arithmetic": files.choice("arithmetic", arithmetic, ARITHMETIC), "levels": _levels(model)}
-    symbols = _symbols(pictures, model, head["levels"])
+    files.choice("arithmetic", arithmetic, ARITHMETIC)
+    return _compressed(_symbols(pictures, model, _levels(model)), model, arithmetic)
+
+
+def _compressed(symbols, model, arithmetic):
+    """The same of whole numbers that are checked (count, steps, input_size), numpy."""
+    head = {"arithmetic": arithmetic, "levels": _levels(model)}
     head |= dict(zip(("count", "steps", "size"), symbols.shape, strict=True))
     ready, parts = _ready(model, arithmetic), [_header(head, model)]
     for start in range(0, len(symbols), _block(head)):
-        block = symbols[start : start + _block(head)]
+        block = symbols[start : start + _block(head)].astype(np.int32)
         coder = _Encoder()
         _write_block([coder] * len(block), block, model, ready, arithmetic)
         data = coder.bytes()
@@ -82,7 +97,7 @@ def streams(pictures, model):
     coders = [_queue.RangeEncoder() for _ in symbols]
     for start in range(0, len(symbols), PICTURES):
         part = slice(start, start + PICTURES)
-        _write_block(coders[part], symbols[part], model, ready, "exact")
+        _write_block(coders[part], symbols[part].astype(np.int32), model, ready, "exact")
     return [_bytes(coder) for coder in coders]
 
 
@@ -92,6 +107,12 @@ def decompress(data, model):
     Raises LabError where the bytes are damaged, cut off or of another format, where the weights are others, or where
     this machine computes other probabilities: no wrong picture is returned.
     """
+    symbols = _decompressed(data, model)
+    return torch.from_numpy(symbols.astype(np.float32)) / (_levels(model) - 1)
+
+
+def _decompressed(data, model):
+    """The same as whole numbers, numpy, of the smallest type that holds the model's levels."""
     head, place = read_header(data)
     if head["weights"] != digest(model):
         raise LabError("These pictures were compressed with other weights; they can only be read with those.")
@@ -102,7 +123,8 @@ def decompress(data, model):
     count, size = head["count"], _block(head)
     if -(-count // size) * BLOCK.size > len(data) - place:
         raise LabError(f"The file is cut off: {count:,} pictures need more than its {len(data):,} bytes.")
-    ready, blocks = _ready(model, head["arithmetic"]), []
+    ready, kind = _ready(model, head["arithmetic"]), np.min_scalar_type(head["levels"] - 1)
+    blocks = [np.zeros((0, head["steps"], head["size"]), kind)]
     for start in range(0, count, size):
         many = min(size, count - start)
         where = f"pictures {start + 1:,} to {start + many:,}"
@@ -113,11 +135,10 @@ def decompress(data, model):
             raise LabError(_differs(head, where)) from error
         if _checksum(block) != checksum:
             raise LabError(_differs(head, where))
-        blocks.append(block)
+        blocks.append(block.astype(kind))
     if place != len(data):
         raise LabError(f"After the last picture come {len(data) - place:,} bytes that belong to nothing.")
-    symbols = np.concatenate([np.zeros((0, head["steps"], head["size"]), np.int32), *blocks])
-    return torch.from_numpy(symbols).float() / (head["levels"] - 1)
+    return np.concatenate(blocks)
 
 
 def walk(model, steps, batch, choose):
@@ -339,21 +360,29 @@ def _levels(model):
 
 
 def _symbols(pictures, model, levels):
-    """Pictures as whole numbers (count, steps, input_size), int32 numpy, checked."""
-    values = torch.as_tensor(pictures).detach().cpu().double()
+    """Pictures in [0, 1] as whole numbers (count, steps, input_size), numpy, of the smallest type, checked."""
+    pictures = torch.as_tensor(pictures).detach().cpu()
+    _check_shape(tuple(pictures.shape), model)
+    whole = np.empty(pictures.shape, np.min_scalar_type(levels - 1))
+    some = max(1, VALUES // math.prod(pictures.shape[1:]))  # at once: in double precision they take eight bytes a value
+    for start in range(0, len(pictures), some):
+        values = pictures[start : start + some].double() * (levels - 1)
+        symbols = torch.round(values)
+        if not (torch.isfinite(values).all() and (symbols >= 0).all() and (symbols < levels).all()):
+            raise LabError("Pictures have values from 0 to 1.")
+        if not torch.allclose(values, symbols, rtol=0, atol=1e-3):
+            raise LabError(f"The model codes {levels} levels; these pictures have values between them. Binarise first.")
+        whole[start : start + some] = symbols.numpy()
+    return whole
+
+
+def _check_shape(shape, model):
     size = model.size if isinstance(model, orders.Orders) else model.input_size
-    square = isinstance(model, orders.Orders) and values.ndim == 3 and values.shape[1] != size
-    if values.ndim != 3 or values.shape[2] != size or square or not values.shape[1]:
-        shape = tuple(values.shape)
+    square = isinstance(model, orders.Orders) and len(shape) == 3 and shape[1] != size
+    if len(shape) != 3 or shape[2] != size or square or not shape[1]:
         raise LabError(f"The model codes pictures (count, {'steps' if not square else size}, {size}), not {shape}.")
-    symbols = torch.round(values * (levels - 1))
-    if not (torch.isfinite(values).all() and (symbols >= 0).all() and (symbols < levels).all()):
-        raise LabError("Pictures have values from 0 to 1.")
-    if not torch.allclose(values * (levels - 1), symbols, rtol=0, atol=1e-3):
-        raise LabError(f"The model codes {levels} levels; these pictures have values between them. Binarise first.")
-    if values.shape[1] * values.shape[2] > MOST:
+    if shape[1] * shape[2] > MOST:
         raise LabError(f"A picture has at most {MOST:,} values here.")
-    return symbols.to(torch.int32).numpy()
 
 
 def _checksum(block):
@@ -375,29 +404,55 @@ def load_weights(name):
 
 
 def read_pictures(path, model):
-    """Pictures of an .npz file, whole numbers (count, rows, columns), as `compress` takes them; the name of the array
-    is "pictures", or it is the only one."""
-    with files.reading(path, "An .npz file of pictures", "numpy.savez(path, pictures=...) writes one.") as path:
+    """Pictures of an .npz file, whole numbers (count, rows, columns) on the model's levels, numpy, and the names of the
+    other arrays in it; the name of the pictures' is "pictures", or it is the only one."""
+    advice = "An .npz of pictures (count, rows, columns) is wanted; numpy.savez(path, pictures=...) writes one."
+    with files.reading(path, "An .npz file of pictures", advice) as path:
+        held = files.arrays_of(path)
+        if "pictures" not in held and len(held) != 1:
+            raise LabError(f'It has the arrays {", ".join(held)}, and none is called "pictures"')
+        name = "pictures" if "pictures" in held else next(iter(held))
+        shape, kind = held.pop(name)
+        if kind.kind not in "biu":
+            raise LabError(f"Its pictures are of type {kind}; whole numbers from 0 are wanted")
+        _check_shape(shape, model)
+        if math.prod(shape) * kind.itemsize > LARGEST:
+            told = f"Its {shape[0]:,} pictures take {math.prod(shape) * kind.itemsize:,} bytes in memory"
+            raise LabError(f"{told}, more than {LARGEST:,}: split it into several files")
         with np.load(path, allow_pickle=False) as arrays:
-            names = list(arrays.files)
-            if "pictures" not in names and len(names) != 1:
-                raise LabError(f'It has the arrays {", ".join(names)}, and none is called "pictures"')
-            pictures = arrays["pictures" if "pictures" in names else names[0]]
-        if pictures.dtype.kind not in "biu":
-            raise LabError(f"Its pictures are of type {pictures.dtype}; whole numbers from 0 are wanted")
-    return torch.from_numpy(pictures.astype(np.float64)) / (_levels(model) - 1)
+            pictures = arrays[name]
+        top = _levels(model) - 1
+        if pictures.size and not 0 <= pictures.min() <= pictures.max() <= top:
+            raise LabError(f"The model codes whole numbers from 0 to {top}; its pictures hold others")
+    return pictures.astype(np.min_scalar_type(top), copy=False), list(held)
 
 
+@contextlib.contextmanager
+def _in_memory():
+    """Where memory ends, as numpy, Python or torch say it, a LabError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise LabError("These pictures take more memory than there is. Nothing was written. Take fewer.") from error
+
+
+@_in_memory()
 def pack(source, path, name="letters", arithmetic="exact"):
-    """Compress the pictures of an .npz file into another file; the weights are named as for `load_weights`."""
+    """Compress the pictures of an .npz file into another file; the weights are named as for `load_weights`.
+
+    Returns their number, the bytes of the file, and the names of arrays in the .npz that are not in it.
+    """
     model = load_weights(name)
-    pictures = read_pictures(source, model)
-    data = compress(pictures, model, arithmetic)
+    pictures, others = read_pictures(source, model)
+    data = _compressed(pictures, model, files.choice("arithmetic", arithmetic, ARITHMETIC))
     with files.written_whole(path, "A name for compressed pictures") as unfinished:
         unfinished.write_bytes(data)
-    return len(pictures), len(data)
+    return len(pictures), len(data), others
 
 
+@_in_memory()
 def unpack(source, path, name=None):
     """Write the pictures of a compressed file to an .npz file; of stored weights, the right ones are found."""
     with files.reading(source, "A file of compressed pictures") as path_of_source:
@@ -408,8 +463,7 @@ def unpack(source, path, name=None):
     if model is None:
         advice = "Name them by --weights, as when the file was written."
         raise LabError(f"It was compressed with other weights than {name or 'the stored ones'}. {advice}")
-    pictures = decompress(data, model)
-    whole = torch.round(pictures * (head["levels"] - 1)).numpy().astype(np.min_scalar_type(head["levels"] - 1))
+    whole = _decompressed(data, model)
     with files.written_whole(path, "A name for an .npz file") as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, pictures=whole)
     return len(whole), len(data)
@@ -424,17 +478,23 @@ def main(words=None):
         one.add_argument("path")
         one.add_argument("--weights", help=f"{', '.join(weights.NAMES)}, or a file of weights (pack: letters)")
     commands.choices["pack"].add_argument("--arithmetic", choices=ARITHMETIC, default=ARITHMETIC[0])
-    arguments = parser.parse_args(words)
+    arguments, others = parser.parse_args(words), []
     try:
         if arguments.command == "pack":
             name = arguments.weights or "letters"
-            count, size = pack(arguments.source, arguments.path, name, arguments.arithmetic)
+            count, size, others = pack(arguments.source, arguments.path, name, arguments.arithmetic)
         else:
             count, size = unpack(arguments.source, arguments.path, arguments.weights)
     except LabError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        told = f"Interrupted. Nothing was written; {arguments.path}, where it was there, is as it was."
+        print(told, file=sys.stderr)
+        sys.exit(130)  # as a shell tells it
     each = f", {8 * size / count:.1f} bits each" if count else ""
     print(f"{count:,} pictures, {size:,} bytes compressed{each}: {arguments.path}")
+    if others:
+        print(f"Not in that file: {', '.join(others)}. Keep {arguments.source} for them.", file=sys.stderr)
 
 
 if __name__ == "__main__":

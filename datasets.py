@@ -3,6 +3,7 @@
 import gzip
 import math
 import os
+import warnings
 import zlib
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 
 import devices
 import helpers
-from files import DATA, LabError, as_path, existing, whole
+from files import DATA, LabError, NoFileError, arrays_of, as_path, existing, shortened, whole
 
 
 def load_digits():
@@ -31,6 +32,9 @@ MNIST_FILES = {
 }  # name -> SHA-256 of name.gz
 MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 MNIST_ARRAYS = (("train_images", "x_train"), ("test_images", "x_test"))  # of an .npz, by either name
+MNIST_SUMS = (4083391318, 3838467927)  # zlib.crc32 of the bytes of its training and test images
+# Mean of the training images, where 1 is ink: MNIST's measured, the others' as people normalise those by.
+INK = {"MNIST": 0.131, "Fashion-MNIST": 0.286, "Kuzushiji-MNIST": 0.192}
 MNIST_HELP = (
     "Set the environment variable PIXELRNN_MNIST (or the parameter MNIST) to the folder that holds MNIST's files "
     f"({', '.join(MNIST_FILES)}, as they are or as .gz), to an .npz with the arrays train_images and test_images, or "
@@ -41,12 +45,13 @@ MNIST_HELP = (
 def load_mnist(source=None):
     """MNIST's training and test images, uint8 (count, 28, 28) each, in their original order.
 
-    source: a folder with the two IDX files, plain or .gz; an .npz with train_images and test_images (or x_train and
-        x_test); "download", which fetches them once and checks their SHA-256; None takes the environment variable
-        PIXELRNN_MNIST. A relative path starts in the project's folder.
+    source: a folder with the two IDX files, plain or .gz, there or in a folder within it; an .npz with train_images and
+        test_images (or x_train and x_test); "download", which fetches them once and checks their SHA-256; None takes
+        the environment variable PIXELRNN_MNIST. A relative path starts in the project's folder.
     Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998.
 
-    Raises LabError, which says what to do, where there is none or what is there is damaged.
+    Raises LabError, which says what to do, where there is none, what is there is damaged, or is no grey ink on 0. Warns
+    where the images are others than MNIST's.
     """
     if isinstance(source, str | None):
         source = source or os.environ.get("PIXELRNN_MNIST")
@@ -56,21 +61,56 @@ def load_mnist(source=None):
     path = _download_mnist() if str(path) == "download" else existing(DATA.parent / path, "MNIST", MNIST_HELP)
     try:
         if path.is_dir():
-            images = [_read_idx(path / name) for name in MNIST_FILES]
+            images = [_read_idx(_found(path, name)) for name in MNIST_FILES]
         else:
+            held = arrays_of(path)
+            names = [name if name in held else other for name, other in MNIST_ARRAYS]
+            for shape, dtype in (held[name] for name in names):
+                _check_images(path, shape, dtype)  # before they are unpacked
             with np.load(path, allow_pickle=False) as file:
-                images = [np.asarray(file[name if name in file else other]) for name, other in MNIST_ARRAYS]
+                images = [np.ascontiguousarray(file[name]) for name in names]
     except LabError:
         raise
-    except Exception as error:  # numpy raises of many kinds on what is not its own, and advises to unpickle it
+    except MemoryError as error:
+        raise LabError(f"MNIST at {path} takes more memory than there is. {MNIST_HELP}") from error
+    except Exception as error:  # there is no telling what a damaged file leads to
         problem = (
             f"MNIST at {path} is damaged or is something else than a folder of its files or an .npz of its arrays."
         )
         raise LabError(f"{problem} {MNIST_HELP}") from error
     for array in images:
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[1:] != (28, 28) or len(array) == 0:
-            raise LabError(f"MNIST's images are uint8 (count, 28, 28), those at {path} {array.dtype} {array.shape}.")
+        _check_images(path, array.shape, array.dtype)
+    _compare_with_mnist(path, images)
     return images
+
+
+def _check_images(path, shape, dtype):
+    if dtype != np.uint8 or len(shape) != 3 or shape[1:] != (28, 28) or shape[0] == 0:
+        raise LabError(f"MNIST's images are uint8 (count, 28, 28), those at {path} {dtype} {shape}.")
+
+
+def _compare_with_mnist(path, images):
+    """Refuses what is binary or black on white already; warns where the images, by their checksums, are not MNIST's."""
+    if tuple(map(zlib.crc32, images)) == MNIST_SUMS:
+        return
+    inks = []
+    for part, array in zip(("training", "test"), images, strict=True):
+        few = np.array_split(array, -(-len(array) // 1000))  # whose numbers take eight times the memory when counted
+        counts = sum(np.bincount(one.reshape(-1), minlength=256) for one in few)
+        inks.append(counts @ np.arange(256) / (255 * array.size))
+        if np.count_nonzero(counts) == 2:
+            low, high = np.flatnonzero(counts)
+            problem = f"The {part} images at {path} are binary already ({low} and {high})."
+            raise LabError(f"{problem} MNIST's own, of 256 levels, are wanted, to be binarised here. {MNIST_HELP}")
+        if inks[-1] > 0.5:
+            problem = f"The {part} images at {path} are {inks[-1]:.0%} ink: dark on white paper."
+            raise LabError(f"{problem} MNIST's are light ink on 0. Turn them over, 255 - images, or take MNIST's own.")
+    alike = [f"as much as {name} has" for name, ink in INK.items() if abs(ink - inks[0]) < 0.003]
+    told = f"{inks[0]:.1%} of the training images is ink, {', '.join(alike) or 'MNIST has 13.1%'}"
+    warnings.warn(
+        f"The images at {path} are not MNIST's, or not in its order ({told}). Results on them are none on MNIST.",
+        stacklevel=3,
+    )
 
 
 def binarized_mnist(source=None, static=False):
@@ -111,12 +151,30 @@ def independent_pixels(training, held_out, levels=2):
     return -logs.expand(len(values), *logs.shape).gather(-1, values[..., None]).sum((1, 2, 3)).cpu().numpy()
 
 
+def _found(folder, name):
+    """The path of one of MNIST's files, by any of the names that it has: as on its site, or with a dot, as 7-Zip and
+    Kaggle write it; in the folder, in torchvision's (MNIST/raw), or in one folder within it."""
+    names = [one + end for one in (name, name.replace("-idx", ".idx")) for end in (".gz", "")]
+    inside = sorted(folder.iterdir())
+    for places in ([folder], [folder / "raw"], [folder / "MNIST" / "raw"], [one for one in inside if one.is_dir()]):
+        paths = [place / one for place in places for one in names if (place / one).is_file()]
+        if len({path.parent for path in paths}) > 1:
+            several = shortened(", ".join(map(str, paths)))
+            raise LabError(f"{name} is in several folders: {several}. Name one of them. {MNIST_HELP}")
+        if paths:
+            return paths[0]
+    held = shortened(", ".join(one.name + "/" * one.is_dir() for one in inside)) or "nothing"
+    advice = f"The folder holds {held}. {MNIST_HELP}"
+    raise NoFileError(f"There is no file {folder / name}, nor one of a like name. {advice}")
+
+
 def _read_idx(path):
-    """The images of an IDX file, plain or .gz: big-endian 2051, count, rows, columns, then a byte for each pixel."""
-    packed = path.with_name(path.name + ".gz")
-    path = existing(packed if packed.is_file() else path, "MNIST", MNIST_HELP)
+    """The images of an IDX file, plain or compressed: big-endian 2051, count, rows, columns, then a byte a pixel."""
+    path = existing(path, "MNIST", MNIST_HELP)
     try:
-        with gzip.open(path) if path == packed else path.open("rb") as file:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"  # not by its name: browsers unpack a .gz and leave its name
+        with gzip.open(path) if packed else path.open("rb") as file:
             head, body = file.read(16), file.read()
         if len(head) < 16 or head[:4] != b"\0\0\x08\x03":
             raise ValueError("it does not begin like MNIST's images")

@@ -2,9 +2,14 @@
 
 import contextlib
 import datetime
+import multiprocessing
+import multiprocessing.connection
 import os
+import re
 import signal
 import sys
+import threading
+import traceback
 import warnings
 
 import torch
@@ -41,7 +46,7 @@ def choose_device(name="auto"):
     try:
         device = torch.device(name)
         if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % max(1, torch.cuda.device_count()))
+            device = torch.device("cuda", of_torchrun("LOCAL_RANK", 0) % max(1, torch.cuda.device_count()))
         off = _lstm_difference(device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # torch's ways to say no
         reason = str(error).splitlines()[0]
@@ -89,6 +94,17 @@ def autocast(device, bfloat16):
     return lambda: torch.autocast(device.type, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
 
 
+def of_torchrun(name, otherwise):
+    """A whole number that torchrun puts into the environment; `otherwise` where there is none, or an empty text.
+
+    Raises LabError for anything else, which a launcher other than torchrun, or a shell, may have left there.
+    """
+    text = os.environ.get(name, "").strip()
+    if not re.fullmatch(r"\d*", text):
+        raise LabError(f"The environment variable {name} is {text!r}, no whole number. Unset it, or start by torchrun.")
+    return int(text or otherwise)
+
+
 def process():
     """The number of this process (its rank) and how many train together: (0, 1) outside of `several_processes`."""
     on = dist.is_available() and dist.is_initialized()
@@ -104,12 +120,12 @@ def several_processes(device):
     processes could read the addresses of the first, and wait for them. Within another it adds nothing.
     Raises LabError where they do not find each other. What takes ten minutes longer on one process ends all.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or process()[1] > 1:
+    if of_torchrun("WORLD_SIZE", 1) == 1 or process()[1] > 1:
         yield
         return
     if not dist.is_available():
         raise LabError("This build of torch knows no processes (torch.distributed). Start one, without torchrun.")
-    own_gpu = device.type == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= torch.cuda.device_count()
+    own_gpu = device.type == "cuda" and of_torchrun("LOCAL_WORLD_SIZE", 1) <= torch.cuda.device_count()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
@@ -130,19 +146,22 @@ class Processes:
 
     All make the same batches with the same random numbers, and each takes every `count`-th sequence of them. One sum an
     update (all-reduce) gives all of them the mean loss and gradient; the seconds are rank 0's. An interrupt of any is
-    noted, and stops all before the same update, so that none waits for one that has left.
+    noted, and stops all before the same update (`stopped`), so that none waits for one that has left. `notes`: so does
+    one of a process alone, which then has made an update wholly or not at all.
     Source: the data parallelism of torch.distributed, without DDP, which needs the model's forward.
     """
 
-    def __init__(self, model, device):
-        self.model, self.device, self.interrupted = model, device, False
+    def __init__(self, model, device, notes=False):
+        self.model, self.device, self.interrupted, self.stopped = model, device, False, False
         self.rank, self.count = process()
+        self.notes = notes or self.count > 1
         if self.count > 1 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
             raise LabError("Batch norm takes its statistics within one process. Use layer norm with several.")
 
     def __enter__(self):
         self.handler = signal.getsignal(signal.SIGINT)
-        self.notes = self.count > 1 and self.handler is signal.default_int_handler
+        own = threading.current_thread() is threading.main_thread()  # only there can a signal be handled
+        self.notes = self.notes and own and self.handler is signal.default_int_handler
         if self.notes:
             signal.signal(signal.SIGINT, self._note)
         self.agree()
@@ -161,7 +180,7 @@ class Processes:
         if self.count > 1:
             for tensor in self.model.state_dict().values():
                 tensor.copy_(self._sent(dist.broadcast, tensor, 0))
-            self._set_chance([self._sent(dist.broadcast, state, 0).cpu() for state in self._chance()])
+            self.set_chance([self._sent(dist.broadcast, state, 0).cpu() for state in self.chance()])
 
     def share(self, batch):
         """This process's part of a batch."""
@@ -178,24 +197,39 @@ class Processes:
         if self.count == 1:
             yield
             return
-        common = self._chance()
+        common = self.chance()
         torch.manual_seed((torch.initial_seed() + (step + 1) * self.count + self.rank) % 2**63)
         yield
-        self._set_chance(common)
+        self.set_chance(common)
 
     def mean(self, loss, weights):
         """The loss (a tensor), after it and the gradients of the weights have become the means over all processes."""
         if self.count == 1:
+            self._stop(self.interrupted)
             return loss.detach()
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         parts = [loss.detach(), loss.new_tensor(self.interrupted), *gradients]
         summed = self._sent(dist.all_reduce, torch.cat([part.flatten() for part in parts]))
         loss, interrupted, *means = (summed / self.count).split([part.numel() for part in parts])
-        if interrupted:
-            raise KeyboardInterrupt
+        self._stop(interrupted)
         for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
         return loss
+
+    def _stop(self, wanted):
+        if wanted:
+            self.stopped = True
+            raise KeyboardInterrupt
+
+    def rank_0_reads(self, read):
+        """What read() gives on rank 0, bytes, in every process; read() is not called elsewhere."""
+        data = read() if self.rank == 0 else b""
+        if self.count == 1:
+            return data
+        size = int(self._sent(dist.broadcast, torch.tensor(len(data)), 0))
+        parts = torch.zeros(size, dtype=torch.uint8)
+        parts[: len(data)] = torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8)[: len(data)]
+        return self._sent(dist.broadcast, parts, 0).cpu().numpy().tobytes()
 
     def rank_0_says(self, value):
         """Rank 0's number, in every process."""
@@ -212,11 +246,11 @@ class Processes:
             raise LabError(f"Another process has ended, which says why, or does not answer ({error}).") from error
         return tensor
 
-    def _chance(self):
+    def chance(self):
         """The states of the random numbers: the CPU's, and the device's."""
         return [place.get_rng_state() for place in self._generators()]
 
-    def _set_chance(self, states):
+    def set_chance(self, states):
         for place, state in zip(self._generators(), states, strict=True):
             place.set_rng_state(state)
 
@@ -224,9 +258,10 @@ class Processes:
         return [torch] if self.device.type == "cpu" else [torch, getattr(torch, self.device.type)]
 
 
-def progress(iterable, label):
+def progress(iterable, label, total=None):
     """A progress bar for a person who is watching (one, of several processes), nothing in outputs that are stored."""
-    return tqdm(iterable, desc=label, leave=False, file=sys.stderr, disable=not someone_watches() or process()[0])
+    off = not someone_watches() or process()[0]
+    return tqdm(iterable, desc=label, total=total, leave=False, file=sys.stderr, disable=off)
 
 
 def someone_watches():
@@ -237,3 +272,75 @@ def someone_watches():
         return sys.stderr.isatty()
     # A front end with a person before it says that it can answer questions; the runners say that they cannot.
     return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin", False))
+
+
+def in_processes(calls, at_once=1):
+    """The results of calls, each in a new process of its own, so that its memory is its own too: yields (name, result).
+
+    calls: name -> (function, *arguments), importable and picklable. at_once: how many run side by side.
+    Where one fails, or is ended by the system, the others go on, and its error is raised at the end: a LabError that
+    begins with its name, where no other was raised in it. An interrupt, or the end of this process, ends all of them.
+    """
+    context, waiting, running, failed = multiprocessing.get_context("spawn"), dict(calls), {}, []
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                name = next(iter(waiting))
+                receiver, sender = context.Pipe(duplex=False)
+                child = context.Process(target=_call, args=(sender, *waiting.pop(name)), daemon=True)
+                with _interrupts_wait():  # the child's, which has no handler yet, until it has one
+                    child.start()
+                sender.close()
+                running[receiver] = name, child
+            for receiver in multiprocessing.connection.wait(list(running)):
+                name, child = running.pop(receiver)
+                try:
+                    good, result = receiver.recv()
+                except EOFError:
+                    child.join()
+                    cause = "SIGKILL, as where memory runs out" if child.exitcode == -9 else f"code {child.exitcode}"
+                    good, result = False, LabError(f"{name}: its process was ended by the system ({cause}).")
+                child.join()
+                if good:
+                    yield name, result
+                else:
+                    failed.append(result)
+    except BaseException:
+        for _, child in running.values():
+            with contextlib.suppress(OSError):
+                os.kill(child.pid, signal.SIGINT) if os.name == "posix" else child.terminate()
+        for _, child in running.values():
+            child.join()
+        raise
+    if failed:
+        raise failed[0]
+
+
+@contextlib.contextmanager
+def _interrupts_wait():
+    """SIGINT is held back, here and in a process that is started meanwhile, where the system can do that."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _call(sender, function, *arguments):
+    """In a new process: send (True, result), or (False, what was raised); end where the process that asks ends."""
+    asks = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (asks.join(), os._exit(1)), daemon=True).start()
+    try:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        told = True, function(*arguments)
+    except BaseException as error:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's and the asking process's may both come
+        if not isinstance(error, LabError | KeyboardInterrupt):
+            traceback.print_exc()
+        told = False, error
+    sender.send(told)

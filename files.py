@@ -10,6 +10,7 @@ import math
 import numbers
 import os
 import secrets
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,54 @@ def choice(name, value, allowed):
     return value
 
 
+def _numbers(name, value):
+    """`value` as an array of numbers, else a LabError that names it."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of several lengths; a tensor with a gradient
+        raise LabError(f"{name} is wanted as an array of numbers: {error}") from error
+    if array.dtype.kind not in "buif":
+        raise LabError(f"{name} is wanted as an array of numbers, not of {array.dtype}.")
+    return array
+
+
+def _checked_picture(picture):
+    picture = _numbers("A picture", picture)
+    if picture.ndim != 3 or picture.size == 0:
+        raise LabError(f"A picture has the shape (rows, columns, channels), none of them 0, not {picture.shape}.")
+    if picture.shape[-1] not in (1, 3):
+        raise LabError(f"A picture has 1 channel (grey) or 3 (colour), not {picture.shape[-1]}.")
+    if not np.isfinite(picture).all():
+        raise LabError("The picture has values that are not finite (NaN or infinite). Replace them first.")
+    return picture
+
+
+def check_tensor(sequences, floating=True):
+    """Raises LabError, which says how to get one, unless `sequences` are a tensor; `floating`: of floating-point
+    numbers, of any precision, since a model converts those to its own."""
+    wanted = "Sequences are wanted as a float32 tensor (batch, steps, input_size)"
+    if not isinstance(sequences, torch.Tensor):
+        raise LabError(
+            f"{wanted}, not as {type(sequences).__name__}. torch.tensor(values, dtype=torch.float32) makes one of an "
+            "array or a list; a TensorDataset holds it: dataset.tensors[0]."
+        )
+    if floating and not sequences.is_floating_point():
+        raise LabError(
+            f"{wanted}, not of {sequences.dtype}. sequences.float() converts them; divide bytes by 255 then."
+        )
+
+
+def _check_sequences(model, sequences):
+    """A clear error now rather than a puzzling one, or a silent NaN, later."""
+    check_tensor(sequences)
+    if sequences.ndim != 3 or 0 in sequences.shape or sequences.shape[-1] != model.input_size:
+        shape = tuple(sequences.shape)
+        raise LabError(f"The model reads (batch, steps, {model.input_size}), none of them 0; it was given {shape}.")
+    low, high = torch.aminmax(sequences.detach())
+    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+        raise LabError("The sequence has values outside [0, 1], or NaN. `to_batch` scales a picture's values.")
+
+
 class NoFileError(LabError):
     """There is no such file; anything else that keeps one from being read is a plain LabError."""
 
@@ -100,18 +149,42 @@ def reading(value, wanted, advice=""):
         yield path
     except OSError as error:
         raise LabError(f"{shortened(path)} cannot be read: {error.strerror or error}. {advice}".rstrip()) from error
+    except MemoryError as error:
+        raise LabError(f"{shortened(path)} takes more memory than there is. {advice}".rstrip()) from error
     except Exception as error:  # there is no telling what a damaged file leads to
         reason = shortened(" ".join(str(error).split())).rstrip(".")
         raise LabError(f"{shortened(path)} is damaged or is something else: {reason}. {advice}".rstrip()) from error
+
+
+def arrays_of(path):
+    """The shape and type of each array in an .npz file, by its name. Nothing is unpacked or unpickled for it: a small
+    file may hold more than memory does, and numpy would advise to unpickle what is none of its own.
+
+    Raises ValueError for any other file.
+    """
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                with archive.open(name) as file:
+                    if name.endswith(".npy"):
+                        read = readers.get(np.lib.format.read_magic(file))
+                        shape, _, dtype = read(file) if read else ((), None, np.dtype(object))  # a table
+                        arrays[name.removesuffix(".npy")] = shape, dtype
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise ValueError("it is no .npz file, or a damaged one") from error
+    return arrays
 
 
 @contextlib.contextmanager
 def written_whole(value, wanted):
     """Yields the path of an unfinished file beside `value`, which takes its place once all is written, or not at all.
 
-    Folders that are missing are made; a link stays a link, and what it names is written. Raises LabError, the old file
-    untouched, where it cannot be written. Of two processes that write the same file at once, the file of the one that
-    ends last is there in the end, whole.
+    Folders that are missing are made; a link stays a link, and what it names is written. Who may read and write a file
+    that is there stays as it is (its mode; the owner is who writes). Raises LabError, the old file untouched, where it
+    cannot be written. Of two processes that write the same file at once, the file of the one that ends last is there in
+    the end, whole.
     """
     shown = as_path(value, wanted)
     path = Path(os.path.realpath(shown))
@@ -123,6 +196,10 @@ def written_whole(value, wanted):
         if path.exists() and not os.access(path, os.W_OK):  # it could be replaced all the same: that asks the folder
             raise OSError(0, "the file that is there is write-protected")
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():  # before anything is in it: what is private is so from the start
+            unfinished.touch(0o600, exist_ok=False)
+            with contextlib.suppress(OSError):  # some file systems have no modes
+                unfinished.chmod(path.stat().st_mode & 0o777)
         yield unfinished
         os.replace(unfinished, path)
     except (OSError, UnicodeError, safetensors.SafetensorError) as error:
@@ -134,6 +211,19 @@ def written_whole(value, wanted):
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+class _OnlyTriedError(Exception):
+    """Nothing is written after all."""
+
+
+def check_writable(*values):
+    """Before hours of work: the LabError that `written_whole` would raise after them where one of these files cannot be
+    written. Folders that are missing are made."""
+    for value in values:
+        with contextlib.suppress(_OnlyTriedError), written_whole(value, "A name for a file") as unfinished:
+            unfinished.touch()
+            raise _OnlyTriedError
 
 
 def plain(value):

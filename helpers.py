@@ -29,9 +29,10 @@ from PIL import Image, ImageOps
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import checkpoints
 import devices
 import muon
-from files import LabError, choice, number, whole
+from files import LabError, _check_sequences, _checked_picture, _numbers, check_tensor, choice, number, whole
 from joint import JointHead
 from labels import COLORS, as_it_stands, color_of, label_ends
 from photos import open_picture
@@ -159,29 +160,8 @@ def to_batch(sequence, levels):
 
 def to_levels(batch, levels):
     """The inverse of `to_batch`, for any batch: (batch, steps, input_size) in [0, 1] -> whole numbers, numpy."""
+    check_tensor(batch)
     return torch.round(batch.detach().cpu() * (whole("levels", levels, 2) - 1)).to(torch.int64).numpy()
-
-
-def _numbers(name, value):
-    """`value` as an array of numbers, else a LabError that names it."""
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # rows of several lengths; a tensor with a gradient
-        raise LabError(f"{name} is wanted as an array of numbers: {error}") from error
-    if array.dtype.kind not in "buif":
-        raise LabError(f"{name} is wanted as an array of numbers, not of {array.dtype}.")
-    return array
-
-
-def _checked_picture(picture):
-    picture = _numbers("A picture", picture)
-    if picture.ndim != 3 or picture.size == 0:
-        raise LabError(f"A picture has the shape (rows, columns, channels), none of them 0, not {picture.shape}.")
-    if picture.shape[-1] not in (1, 3):
-        raise LabError(f"A picture has 1 channel (grey) or 3 (colour), not {picture.shape[-1]}.")
-    if not np.isfinite(picture).all():
-        raise LabError("The picture has values that are not finite (NaN or infinite). Replace them first.")
-    return picture
 
 
 # ======================================================================================================================
@@ -438,16 +418,6 @@ def _with_start(sequences, tokens=1):
     return F.pad(sequences, (0, 0, tokens, 0), value=START)
 
 
-def _check_sequences(model, sequences):
-    """A clear error now rather than a puzzling one, or a silent NaN, later."""
-    if sequences.ndim != 3 or 0 in sequences.shape or sequences.shape[-1] != model.input_size:
-        shape = tuple(sequences.shape)
-        raise LabError(f"The model reads (batch, steps, {model.input_size}), none of them 0; it was given {shape}.")
-    low, high = torch.aminmax(sequences.detach())
-    if not (low >= 0 and high <= 1):  # written so that NaN fails too
-        raise LabError("The sequence has values outside [0, 1], or NaN. `to_batch` scales a picture's values.")
-
-
 # ======================================================================================================================
 # Training: one loop for every model
 # ======================================================================================================================
@@ -491,6 +461,7 @@ def train(
     bfloat16=False,
     probe=None,
     probe_at=(),
+    checkpoint=None,
 ):
     """Minimise `model.loss(sequences)` for a number of `steps` (updates) or a budget of `seconds`.
 
@@ -507,6 +478,7 @@ def train(
         Where there are no instructions for it (`has_bfloat16`), a warning, and float32.
     probe: called as probe(model) once each number of `probe_at` (steps, or seconds where the budget is in seconds) is
         reached; returns a dict of measurements. Its time is not counted.
+    checkpoint: a checkpoints.Checkpoint, kept now and then; where there is one already, training goes on from it.
     Sequences are moved to the model's device. Within `several_processes` each takes a part of every batch; call it in
     all of them with the same arguments. Loss, gradients, seconds and an interrupt are common to all.
     An interrupt (Ctrl-C, or the stop button) returns what was trained so far, with `history.interrupted` set, to a
@@ -516,6 +488,8 @@ def train(
     if (steps is None) == (seconds is None):
         raise LabError("Give train a number of steps or a budget of seconds, one of them.")
     budget = whole("steps", steps) if seconds is None else number("seconds", seconds, above=True)
+    if sequences is not None:  # a model of the reader's own may need none, or other numbers; ours check what they read
+        check_tensor(sequences, floating=prepare is None and noise != 0)
     learning_rate = number("learning_rate", learning_rate, above=True)
     weight_decay, noise = number("weight_decay", weight_decay), number("noise", noise, most=1)
     clip = math.inf if clip is None else number("clip", clip, above=True)
@@ -528,11 +502,12 @@ def train(
             f"A batch of {batch_size} cannot be taken from {len(sequences)} sequences. Choose a smaller one."
         )
     device = weights[0].device
-    processes = devices.Processes(model, device)
+    checkpoint = checkpoint or checkpoints.NoCheckpoint()
+    processes = devices.Processes(model, device, notes=checkpoint.path is not None)
     autocast = devices.autocast(device, bfloat16)
     sequences = None if sequences is None else sequences.to(device)
-    batches = itertools.repeat(sequences) if batch_size is None else _batches(sequences, batch_size)
-    history, probe_at = History(), sorted(probe_at)
+    batches, history = checkpoints.Batches(sequences, batch_size), History()
+    probe_at = sorted(probe_at)
 
     def done():
         """Steps, or seconds, so far."""
@@ -544,11 +519,17 @@ def train(
             history.probes.append({"step": len(history.loss), **probe(model)})
             processes.agree()
 
-    updates = range(budget) if seconds is None else itertools.takewhile(lambda _: done() < budget, itertools.count())
+    def updates():
+        while done() < budget:
+            yield len(history.loss)
+
     try:
-        with processes, devices.progress(updates, "training") as bar:
+        with processes, checkpoint, devices.progress(updates(), "training", steps) as bar:
+            checkpoint.begin(model, optimizers, batches, history, processes)
+            probe_at = [at for at in probe_at if at > done() or not history.probes]
             look()
             for step in bar:
+                checkpoint.mark()
                 started = time.perf_counter()
                 batch = next(batches)
                 batch = batch if prepare is None else prepare(batch)
@@ -575,6 +556,7 @@ def train(
                 history.seconds.append(processes.rank_0_says(sum(history.seconds[-1:]) + time.perf_counter() - started))
                 history.loss.append(loss)
                 look()
+                checkpoint.keep()
     except KeyboardInterrupt:
         if not devices.someone_watches():
             raise
@@ -582,13 +564,6 @@ def train(
     finally:
         model.eval()
     return history
-
-
-def _batches(sequences, batch_size):
-    """Batches for ever; the rest of a pass that fills none is left out."""
-    while True:
-        order = torch.randperm(len(sequences), device="cpu").split(batch_size)
-        yield from (sequences[chosen] for chosen in order if len(chosen) == batch_size)
 
 
 @torch.no_grad()
@@ -633,6 +608,9 @@ def plain_recurrence():
 
 def _start_of(model, batch, steps):
     """Sequences of a model on its device, in which nothing is generated yet: (batch, steps, input_size)."""
+    for name, values in model.state_dict().items():  # NaN is above no threshold: all values would be 0, without a word
+        if values.is_floating_point() and not all(math.isfinite(end) for end in torch.aminmax(values)):
+            raise LabError(f"{name} of this model holds NaN or infinite numbers. Load its weights, or train it, again.")
     weight = next(model.parameters())
     shape, dtype = (whole("batch", batch), steps, model.input_size), torch.promote_types(weight.dtype, torch.float32)
     return torch.full(shape, START, dtype=dtype, device=weight.device)
@@ -770,6 +748,7 @@ def bits_per_dimension(total, dimensions):
     return total / (dimensions * math.log(2))
 
 
+@torch.inference_mode(False)  # where a caller has switched gradients off, they are switched on
 def receptive_field(model, sequences, position, place=None):
     """How strongly a prediction depends on each step of the sequence: (steps,), numpy; 0 where no path.
 
@@ -777,6 +756,7 @@ def receptive_field(model, sequences, position, place=None):
     mode the model is in (training or evaluation; its running statistics are left alone). With `place`, only the
     outputs of that value of the step, and the field value by value: (steps, input_size).
     """
+    check_tensor(sequences)
     model = copy.deepcopy(model)
     sequences = sequences.detach().to(next(model.parameters()).device, copy=True)
     if model.encoding == "one-hot":  # one-hot has no slope at a whole level, so look half-way to the next
@@ -796,6 +776,7 @@ def leaks(model, sequences):
     After a value come those to its right and all later steps; where the head is independent, its whole step.
     For models from elsewhere: causality.py.
     """
+    check_tensor(sequences)
     places = np.ndindex(*sequences.shape[1:] if model.joint else sequences.shape[1:2])
     return any(receptive_field(model, sequences, *place).ravel()[n:].any() for n, place in enumerate(places))
 

@@ -1,11 +1,14 @@
 """Models in files: weights as safetensors, with the model's name and settings."""
 
+import contextlib
 import json
+import math
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import orders
 import paper
@@ -13,12 +16,45 @@ from files import LabError, reading, written_whole
 from helpers import GenModel
 
 
-def _built(name, settings):
+class _AsMuchAs(TorchDispatchMode):
+    """Building a model within it stops where that takes far more than these weights: in a file that is no damaged one,
+    the weights are all that its settings build, and to build one weight takes a few operations and a few times its
+    numbers (initial values, masks); 12 and 8 at most with the models of this series.
+    """
+
+    def __init__(self, weights):
+        super().__init__()
+        self.operations = 1000 + 100 * len(weights)
+        self.numbers = 2**20 + 20 * sum(weight.numel() for weight in weights.values())
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        first = args[0] if args else ()
+        if isinstance(first, torch.Tensor):
+            self.numbers -= first.numel()
+        elif isinstance(first, list | tuple) and all(isinstance(length, int) for length in first):
+            self.numbers -= math.prod(first)  # the shape of a new one, before memory is taken for it
+        self.operations -= 1
+        if self.operations < 0 or self.numbers < 0:
+            raise LabError("Its settings ask for far more than its weights hold.")
+        return operation(*args, **(kwargs or {}))
+
+
+def _check_numbers(settings, most):
+    """Raises LabError where a number in settings, however deep, is beyond `most`: before lists so long are made."""
+    if isinstance(settings, dict | list):
+        for value in settings.values() if isinstance(settings, dict) else settings:
+            _check_numbers(value, most)
+    elif isinstance(settings, int | float) and not abs(settings) <= most:
+        raise LabError(f"Its settings ask for {settings!r} of something, and its weights are far fewer.")
+
+
+def _built(name, settings, within=None):
     """The model of this series with that name and these settings, and new weights, on the CPU."""
     models = {model.__name__: model for model in (GenModel, *paper.MODELS, orders.Mixture, orders.Shared)}
     if name not in models:
         raise LabError(f"{name!r} is none of the models of this series, {', '.join(models)}.")
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # so that what is sampled later is what it was
+    within = within or contextlib.nullcontext()
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]), within:  # what is sampled later is what it was
         return models[name](**settings)
 
 
@@ -69,7 +105,10 @@ def load_model(path):
         settings = json.loads(header.get("__metadata__", {}).get("settings", "null"))
         if not isinstance(settings, dict):
             raise LabError("It holds no settings of a model.")
-        model = _built(settings.pop("model", "GenModel"), settings)  # the first files named no model
+        # A model of few weights may have a million levels or steps of a window, which take none.
+        _check_numbers(settings, max(10**6, sum(weight.numel() for weight in weights.values())))
+        name = settings.pop("model", "GenModel")  # the first files named no model
+        model = _built(name, settings, _AsMuchAs(weights))
         dtypes = [weight.dtype for weight in weights.values() if weight.is_floating_point()]
         model.to(*dtypes[:1])  # the masks too, which are not in the file
         model.load_state_dict(weights, assign=True)

@@ -18,14 +18,20 @@ FORMAT = 1  # of the card and of the weights beside it; another number is anothe
 ADVICE = "`git checkout data/weights` brings back the stored files, `make weights` trains them again."
 
 
+def paths(name, folder=None):
+    """The files of stored weights: the weights, and the card beside them."""
+    path = (folder or FOLDER) / f"{files.choice('name', name, NAMES)}.safetensors"
+    return path, path.with_suffix(".json")
+
+
 def load(name, folder=None):
     """A stored model, float32, on the CPU, in evaluation mode, and its card (a dict).
 
     name: one of NAMES. folder: data/weights/, if not given.
     Raises LabError where a file is missing or damaged, of another format, or not the one that its card describes.
     """
-    path = (folder or FOLDER) / f"{files.choice('name', name, NAMES)}.safetensors"
-    with files.reading(path.with_suffix(".json"), "The card of stored weights", ADVICE) as file:
+    path, card_path = paths(name, folder)
+    with files.reading(card_path, "The card of stored weights", ADVICE) as file:
         card = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(card, dict) or card.get("format") != FORMAT:
             kind = card.get("format") if isinstance(card, dict) else None
@@ -41,9 +47,9 @@ def store(name, model, card, folder=None):
 
     card: what `load` gives back with it; format and checksum are added here.
     """
-    path = (folder or FOLDER) / f"{files.choice('name', name, NAMES)}.safetensors"
+    path, card_path = paths(name, folder)
     saving.save_model(copy.deepcopy(model).half(), path)
     card = {"format": FORMAT, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), **card}
-    with files.written_whole(path.with_suffix(".json"), "A name for the card") as unfinished:
+    with files.written_whole(card_path, "A name for the card") as unfinished:
         unfinished.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    return path, path.with_suffix(".json")
+    return path, card_path

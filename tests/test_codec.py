@@ -432,6 +432,83 @@ def test_the_command_says_what_is_wrong(tmp_path):
     says("from 0 to 1", "pack", tmp_path / "grey.npz", tmp_path / "new")
 
 
+def test_what_is_no_npz_is_told_without_advice_to_unpickle(tmp_path):
+    pictures = np.zeros((3, 28, 28), np.uint8)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + np.array(pictures.shape, ">i4").tobytes())
+    (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "a.csv").write_text("0,0,1")
+    np.save(tmp_path / "a.npy", pictures)
+    np.savez(tmp_path / "objects.npz", np.array([{}], dtype=object))
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(files.LabError, match=r"An \.npz of pictures \(count, rows, columns\) is wanted") as caught:
+            codec.pack(path, tmp_path / "new")
+        assert not any(word in str(caught.value) for word in ("pickle", "unsafe", "context manager"))
+
+
+def test_other_arrays_beside_the_pictures_are_named(tmp_path, capsys):
+    objects = np.array([{}], dtype=object)  # nobody need read them
+    np.savez(tmp_path / "in.npz", pictures=np.zeros((2, 28, 28), bool), labels=np.array([3, 7]), notes=objects)
+    codec.main(["pack", str(tmp_path / "in.npz"), str(tmp_path / "packed")])
+    assert "Not in that file: labels, notes." in capsys.readouterr().err
+    codec.main(["unpack", str(tmp_path / "packed"), str(tmp_path / "out.npz")])
+    assert not capsys.readouterr().err
+
+
+def test_the_command_writes_the_same_bytes_as_the_function(tmp_path):
+    pictures = (np.random.default_rng(0).random((5, 28, 28)) < 0.2).astype(np.int16)
+    np.savez(tmp_path / "in.npz", pictures)
+    codec.pack(tmp_path / "in.npz", tmp_path / "packed")
+    model, _ = weights.load("letters")
+    assert (tmp_path / "packed").read_bytes() == codec.compress(torch.from_numpy(pictures), model)
+
+
+def test_more_pictures_than_are_taken_are_not_unpacked(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "in.npz", np.zeros((3, 28, 28), np.uint8))
+    monkeypatch.setattr(codec, "LARGEST", 3 * 784 - 1)
+    monkeypatch.setattr(np, "load", lambda *words, **options: pytest.fail("was read"))
+    with pytest.raises(files.LabError, match="3 pictures take 2,352 bytes in memory, more than 2,351: split"):
+        codec.pack(tmp_path / "in.npz", tmp_path / "new")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried")])
+@pytest.mark.parametrize("place", ["_write_block", "_read_block", "read_pictures"])
+def test_too_little_memory_is_told(tmp_path, monkeypatch, place, error):
+    np.savez(tmp_path / "in.npz", np.zeros((2, 28, 28), np.uint8))
+    codec.pack(tmp_path / "in.npz", tmp_path / "packed")
+    before = (tmp_path / "packed").read_bytes()
+
+    def full(*words):
+        raise error
+
+    monkeypatch.setattr(codec, place, full)
+    words = ["unpack", "packed", "out.npz"] if place == "_read_block" else ["pack", "in.npz", "packed"]
+    with pytest.raises(SystemExit, match=r"more memory than there is\. Nothing was written"):
+        codec.main([words[0], *(str(tmp_path / word) for word in words[1:])])
+    assert (tmp_path / "packed").read_bytes() == before and len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_interrupt_says_what_is_left(tmp_path, monkeypatch, capsys):
+    np.savez(tmp_path / "in.npz", np.zeros((2, 28, 28), np.uint8))
+    (tmp_path / "packed").write_text("old")
+
+    def interrupted(*words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(codec, "_write_block", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        codec.main(["pack", str(tmp_path / "in.npz"), str(tmp_path / "packed")])
+    assert caught.value.code == 130 and "Nothing was written; " in capsys.readouterr().err
+    assert (tmp_path / "packed").read_text() == "old"
+
+
+def test_a_python_without_the_packages_says_which_has_them(tmp_path):
+    words = [sys.executable, "-I", "-S", str(ROOT / "codec.py"), "pack", "in.npz", "packed"]  # -S: no packages
+    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "make notebooks" in result.stderr and ".venv/bin/python codec.py" in result.stderr
+
+
 # The comparison with classical codes
 
 

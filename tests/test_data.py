@@ -27,6 +27,8 @@ import files
 import helpers
 import photos
 
+pytestmark = pytest.mark.filterwarnings("ignore:The images at")  # which are not MNIST's
+
 lengths = st.integers(1, 6)
 pictures = arrays(np.uint8, st.tuples(lengths, lengths, st.sampled_from([1, 3])))
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
@@ -775,8 +777,8 @@ def test_digits_are_seventeen_levels_without_a_download():
     assert sorted(set(digits.flatten().tolist())) == list(range(17))
 
 
-TRAINING_IMAGES = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
-TEST_IMAGES = np.random.default_rng(1).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+TRAINING_IMAGES = np.random.default_rng(0).integers(0, 200, (5, 28, 28), dtype=np.uint8)
+TEST_IMAGES = np.random.default_rng(1).integers(0, 200, (3, 28, 28), dtype=np.uint8)
 
 
 def idx(images):
@@ -796,6 +798,74 @@ def folder(tmp_path, no_setting):
     (tmp_path / f"{training}.gz").write_bytes(gzip.compress(idx(TRAINING_IMAGES)))
     (tmp_path / test).write_bytes(idx(TEST_IMAGES))
     return tmp_path
+
+
+def layout(name, folder):
+    """MNIST's two files in a folder, named and placed as some program does it."""
+    contents = dict(zip(datasets.MNIST_FILES, (idx(TRAINING_IMAGES), idx(TEST_IMAGES)), strict=True))
+    for own, data in contents.items():
+        path = folder / {
+            "with a dot": own.replace("-idx", ".idx"),
+            "with a dot, compressed": own.replace("-idx", ".idx") + ".gz",
+            "unpacked, named .gz": own + ".gz",
+            "above raw": f"raw/{own}",
+            "torchvision": f"MNIST/raw/{own}",
+            "one folder deep": f"digits/{own}",
+            "a folder each": f"{own}/{own}",
+        }.get(name, own)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(data) if "compressed" in name else data)
+
+
+LAYOUTS = "with a dot", "with a dot, compressed", "unpacked, named .gz", "above raw", "torchvision", "one folder deep"
+
+
+@pytest.mark.parametrize("name", [*LAYOUTS, "a folder each"])
+def test_mnist_as_programs_place_it(tmp_path, no_setting, name):
+    layout(name, tmp_path)
+    (tmp_path / "FashionMNIST" / "raw").mkdir(parents=True)  # torchvision's other data beside it
+    assert is_mnist(datasets.load_mnist(tmp_path))
+
+
+def test_mnist_in_two_folders(tmp_path, no_setting):
+    layout("plain", tmp_path / "fashion")
+    layout("plain", tmp_path / "mnist")
+    with pytest.raises(files.LabError, match=r"in several folders: .*fashion.*mnist.*Name one"):
+        datasets.load_mnist(tmp_path)
+    assert is_mnist(datasets.load_mnist(tmp_path / "mnist"))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda images: (images > 150).astype(np.uint8), r"training images .* binary already \(0 and 1\).* 256 levels"),
+        (lambda images: np.uint8(255) * (images > 150), r"binary already \(0 and 255\)"),
+        (lambda images: 255 - images, r"6[12]% ink: dark on white paper.*255 - images"),
+    ],
+)
+@pytest.mark.parametrize("part", [0, 1])
+def test_binary_and_inverted_mnist_is_refused(tmp_path, no_setting, change, match, part):
+    images = [TRAINING_IMAGES, TEST_IMAGES]
+    images[part] = change(images[part])
+    np.savez(tmp_path / "mnist.npz", train_images=images[0], test_images=images[1])
+    with pytest.raises(files.LabError, match=match.replace("training", ("training", "test")[part])):
+        datasets.load_mnist(tmp_path / "mnist.npz")
+
+
+@pytest.mark.parametrize(("ink", "told"), [(0.286, "28.6% .* as much as Fashion-MNIST"), (0.4, "40.0% .*MNIST has 13")])
+def test_other_images_in_mnists_place_are_told(tmp_path, no_setting, ink, told):
+    images = np.full((40, 28, 28), round(255 * ink), np.uint8)
+    np.savez(tmp_path / "mnist.npz", train_images=images, test_images=images)
+    with pytest.warns(UserWarning, match=rf"not MNIST's.*{told}.*none on MNIST"):
+        datasets.load_mnist(tmp_path / "mnist.npz")
+
+
+@pytest.mark.skipif(not os.environ.get("PIXELRNN_MNIST"), reason="MNIST is not given")
+def test_mnist_itself_is_known(recwarn):
+    training, test = datasets.load_mnist()
+    assert not recwarn
+    with pytest.warns(UserWarning, match="as much as MNIST"):  # two images exchanged
+        datasets._compare_with_mnist("here", [training[[1, 0, *range(2, 60_000)]], test])
 
 
 def is_mnist(images):
@@ -835,8 +905,11 @@ def test_no_mnist_says_both_ways(no_setting):
 def test_mnist_that_is_not_there(tmp_path, no_setting):
     with pytest.raises(files.LabError, match=r"no file .*nowhere. Set the environment variable"):
         datasets.load_mnist(tmp_path / "nowhere")
-    with pytest.raises(files.LabError, match=r"no file .*train-images-idx3-ubyte. Set the"):
-        datasets.load_mnist(tmp_path)
+    for held in ("nothing", "notes.txt, other/"):
+        with pytest.raises(files.LabError, match=rf"no file .*train-images-idx3-ubyte, .*holds {held}. Set the"):
+            datasets.load_mnist(tmp_path)
+        (tmp_path / "notes.txt").write_text("")
+        (tmp_path / "other").mkdir(exist_ok=True)
 
 
 def cut(data):
@@ -867,7 +940,7 @@ def test_damaged_files_of_mnist(folder, damage, compressed):
 def test_compressed_data_that_is_damaged(folder):
     path = folder / f"{next(iter(datasets.MNIST_FILES))}.gz"
     whole = path.read_bytes()
-    for data in (whole[:-200], whole[:100] + bytes(50) + whole[150:], idx(TRAINING_IMAGES)):
+    for data in (whole[:-200], whole[:100] + bytes(50) + whole[150:]):
         path.write_bytes(data)
         with pytest.raises(files.LabError, match="is damaged or is something else"):
             datasets.load_mnist(folder)
@@ -888,7 +961,7 @@ def test_damaged_npz(tmp_path, no_setting):
     with pytest.raises(files.LabError, match="is damaged or is something else"):
         datasets.load_mnist(path)
     np.savez_compressed(path, train_images=TRAINING_IMAGES, test_images=np.array([{}]))  # would need unpickling
-    with pytest.raises(files.LabError, match="is damaged or is something else"):
+    with pytest.raises(files.LabError, match=r"uint8 \(count, 28, 28\), those at .* object"):
         datasets.load_mnist(path)
 
 
@@ -965,7 +1038,7 @@ def test_no_network(tmp_path, no_setting, monkeypatch):
 
 @pytest.fixture
 def small_mnist(tmp_path, no_setting):
-    grey = np.random.default_rng(0).integers(0, 256, (10_040, 28, 28), dtype=np.uint8)
+    grey = np.random.default_rng(0).integers(0, 200, (10_040, 28, 28), dtype=np.uint8)
     np.savez(tmp_path / "mnist.npz", train_images=grey, test_images=grey[:50])
     return tmp_path / "mnist.npz", grey
 

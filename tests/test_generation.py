@@ -8,6 +8,7 @@ import torch
 
 import files
 import helpers
+import orders
 
 WIDTH, STEPS, WINDOW = 2, 9, 3  # the width and the window as in conftest.py
 
@@ -221,3 +222,29 @@ def test_work_is_counted_as_by_hand_and_a_kept_state_saves_it():
     assert helpers.multiply_adds(lambda: helpers.sample(model, 4)) == 4 * row
     again = helpers.multiply_adds(lambda: helpers.sample(model, 4, cached=False))
     assert again == (1 + 2 + 3 + 4) * 4 * 5 * (3 + 5) + 4 * 5 * 3
+
+
+def broken(model, value, bit):
+    """The model with one number of its weights or running statistics that is none."""
+    numbers = [one for one in model.state_dict().values() if one.is_floating_point()]
+    numbers[bit % len(numbers)].view(-1)[0] = value
+    return model
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("number", [0, 3, -1, -2])
+def test_weights_that_are_no_numbers_draw_nothing(build, value, temperature, number):
+    model = broken(build(norm="batch"), value, number)
+    for way in (helpers.sample, helpers.sample_naively):
+        with pytest.raises(files.LabError, match=r"holds NaN or infinite numbers\. Load its weights"):
+            way(model, STEPS, temperature=temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_reading_orders_of_weights_that_are_no_numbers(temperature):
+    models = [helpers.GenModel(4, 3, head="joint") for _ in range(2)]
+    for model in (orders.Mixture([0, 3], models), orders.Shared([0, 5], input_size=4, hidden_size=3)):
+        assert model.sample(8, temperature).isfinite().all()
+        with pytest.raises(files.LabError, match="NaN or infinite"):
+            broken(model, float("nan"), 2).sample(8, temperature)

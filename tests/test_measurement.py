@@ -587,3 +587,37 @@ def test_a_figure_is_shown_with_alternative_text(monkeypatch):
     ((data, metadata),) = shown
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG") and not plt.get_fignums()
     assert data["text/plain"] == "a line that rises" and metadata == {"image/png": {"alt": "a line that rises"}}
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("settings", [{}, {"norm": "batch"}, {"encoding": "one-hot"}, {"bidirectional": True}], ids=str)
+def test_fields_are_measured_where_gradients_are_switched_off(build, draw, mode, settings):
+    expected = helpers.receptive_field(model := build(**settings), sequences := draw(), 3)
+    leaking = helpers.leaks(model, sequences)
+    with mode():
+        assert (helpers.receptive_field(model, sequences, 3) == expected).all()
+        assert helpers.leaks(model, sequences.clone()) == leaking == settings.get("bidirectional", False)
+        assert helpers.leaks(build(**settings), sequences.clone()) == leaking  # both made within
+        assert not torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("change", [np.asarray, torch.Tensor.tolist, torch.Tensor.byte, torch.Tensor.bool])
+def test_sequences_are_floating_point_tensors(build, draw, change):
+    model, sequences = build(), change(draw().round())
+    for ask in (
+        lambda: helpers.nats(model, sequences),
+        lambda: helpers.sample(model, 9, sequences),
+        lambda: helpers.receptive_field(model, sequences, 1),
+        lambda: helpers.leaks(model, sequences),
+        lambda: helpers.to_levels(sequences, 2),
+        lambda: model.loss(sequences),
+    ):
+        with pytest.raises(files.LabError, match="wanted as a float32 tensor"):
+            ask()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_floating_point_sequences_of_any_precision_are_taken(build, draw, dtype):
+    model, sequences = build(), draw().round()
+    assert helpers.nats(model, sequences.to(dtype)) == pytest.approx(helpers.nats(model, sequences))
+    assert torch.equal(helpers.sample(model, 9, sequences.to(dtype))[0], helpers.sample(model, 9, sequences)[0])

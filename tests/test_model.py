@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ import torch
 
 import files
 import helpers
+import orders
+import paper
 import saving
 
 WIDTH, HIDDEN, STEPS, WINDOW = 2, 5, 6, 3  # as in conftest.py
@@ -678,3 +681,73 @@ def test_a_weights_file_that_may_not_be_read(saved, monkeypatch, function):
     with pytest.raises(files.LabError, match=r"may not be read|cannot be looked at: Perm|cannot be read: Perm"):
         saving.load_model(saved)
     monkeypatch.undo()
+
+
+def with_settings(path, **changed):
+    """Change settings in a file of weights, and nothing else."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    head = json.loads(data[8 : 8 + size])
+    settings = json.loads(head["__metadata__"]["settings"])
+    head["__metadata__"]["settings"] = json.dumps({**settings, **changed})
+    text = json.dumps(head).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + size :])
+
+
+def joint(**settings):
+    return helpers.GenModel(4, 3, head="joint", **settings)
+
+
+LARGE = {
+    "layers": (lambda: helpers.GenModel(4, 3), {"num_layers": 10**7}),
+    "as many layers as a million": (lambda: helpers.GenModel(4, 3), {"num_layers": 999_999}),
+    "units": (lambda: helpers.GenModel(4, 3), {"hidden_size": 900_000}),
+    "inputs and units": (lambda: joint(), {"input_size": 90_000, "hidden_size": 90_000}),
+    "levels": (lambda: joint(distribution="categorical", encoding="one-hot", levels=3), {"levels": 900_000}),
+    "a number of no size": (lambda: joint(), {"levels": 10**400}),
+    "features": (lambda: paper.PixelCNN(4, 3, 1, 2), {"features": 900_000}),
+    "blocks": (lambda: paper.PixelCNN(4, 3, 1, 2), {"layers": 900_000}),
+    "gated layers": (lambda: paper.GatedPixelCNN(4, 3, 1, 2), {"layers": 10**9}),
+    "pixels": (lambda: paper.MADE(3, 4, 2), {"rows": 9000, "columns": 9000}),
+    "members": (lambda: paper.Average([joint()]), {"models": [joint().settings] * 5000}),
+    "a member": (lambda: paper.Average([joint()]), {"models": [{**joint().settings, "num_layers": 10**7}]}),
+    "a member of a mixture": (
+        lambda: orders.Mixture([0], [joint()]),
+        {"models": [{"model": "Average", "models": [{**joint().settings, "num_layers": 900_000}]}]},
+    ),
+    "units of a shared network": (lambda: orders.Shared([0, 5], input_size=4, hidden_size=3), {"hidden_size": 10**5}),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_settings_that_ask_for_far_more_than_the_weights_are_refused_at_once(tmp_path, monkeypatch, name):
+    make, changed = LARGE[name]
+    saving.save_model(make(), tmp_path / "model")
+    with_settings(tmp_path / "model")
+    assert saving.load_model(tmp_path / "model").settings == make().settings
+    with_settings(tmp_path / "model", **changed)
+    resource = pytest.importorskip("resource")
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    with pytest.raises(files.LabError, match=r"settings ask for .* (weights|weights hold)"):
+        saving.load_model(tmp_path / "model")
+    assert time.perf_counter() - started < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000 * (
+        1024 if sys.platform == "darwin" else 1
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o777])
+def test_who_may_read_a_file_that_is_written_anew_stays(tmp_path, mask, mode):
+    path, before = tmp_path / "table.csv", os.umask(mask)
+    path.write_text("old")
+    path.chmod(mode)
+    try:
+        with files.written_whole(path, "A file") as unfinished:
+            assert unfinished.stat().st_mode & 0o777 == mode  # before there is anything to read
+            unfinished.write_text("new")
+    finally:
+        os.umask(before)
+    assert path.read_text() == "new" and path.stat().st_mode & 0o777 == mode

@@ -231,10 +231,9 @@ def write(path, *cells):
 
 def nbval(folder, *arguments, **environment):
     """pytest, as the project configures it, on the notebooks of a folder."""
-    for name in ("conftest.py", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
-    (folder / "tests").mkdir(exist_ok=True)
-    shutil.copy(ROOT / "tests" / "sanitize.cfg", folder / "tests")
+    for name in ("conftest.py", "pyproject.toml", "tests/sanitize.cfg", "tools/environment.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "-n", "0", *arguments, "."]
     return subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
 
@@ -305,15 +304,20 @@ def test_a_claim_that_fails_stops_the_notebook(tmp_path):
         small_notebook(tmp_path, four=5)
 
 
-def test_a_figure_is_stored_whatever_backend_the_environment_names(tmp_path):
+def test_a_figure_is_stored_whatever_a_reader_has_set(tmp_path):
     import nbclient
 
-    source = "import matplotlib.pyplot as plt\n_ = plt.plot([1, 2])\nplt.show()"
+    source = "import matplotlib.pyplot as plt\n1 + 1\n_ = plt.plot([1, 2])\nplt.show()"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     nbclient.NotebookClient(notebook, kernel_name="python3").execute()
     assert [PNG in output.data for output in notebook.cells[0].outputs] == [True]
     nbformat.write(notebook, tmp_path / "small.ipynb")
-    result = nbval(tmp_path, MPLBACKEND="Agg")
+    (tmp_path / "own" / "profile_default").mkdir(parents=True)
+    profile = "get_config().InteractiveShell.ast_node_interactivity = 'all'"
+    (tmp_path / "own" / "profile_default" / "ipython_config.py").write_text(profile)
+    (tmp_path / "own" / "matplotlibrc").write_text("text.usetex: True\n")
+    own = dict.fromkeys(("IPYTHONDIR", "MATPLOTLIBRC", "MPLCONFIGDIR"), str(tmp_path / "own"))
+    result = nbval(tmp_path, MPLBACKEND="Agg", PYTHONSTARTUP="nowhere", **own)
     assert result.returncode == 0, result.stdout
 
 

@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 import bench
 
+import checkpoints
 import devices
 import evidence
 import files
@@ -131,8 +132,37 @@ def endless(folder):
         return loss(*arguments)
 
     helpers.GenModel.loss = noted
-    bench.main(["--data", "digits", "--seconds", "600", "--model", "joint"])
+    with contextlib.suppress(SystemExit):
+        bench.main(["--data", "digits", "--seconds", "600", "--model", "joint"])
     (folder / f"ended {os.environ['RANK']}").touch()
+
+
+def killed(folder):
+    """Rank 1 is ended by the system in its fourth update; started again, both reach the end, and once more without."""
+    rank, _ = devices.process()
+
+    def end(count):
+        if rank == 1 and count == 3 and not (folder / "killed").exists():
+            (folder / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    results = []
+    for path in (folder / "kept", folder / "whole"):
+        torch.manual_seed(0)
+        model = helpers.GenModel(4, 16, dropout=0.5)
+        counted = []
+
+        def noted(*arguments, loss=model.loss, counted=counted):
+            end(len(counted))
+            counted.append(1)
+            return loss(*arguments)
+
+        model.loss = noted
+        settings = {"steps": 6, "batch_size": 4, "prepare": torch.bernoulli, "noise": 0.1, "optimizer": "muon"}
+        kept = checkpoints.Checkpoint(path, {}, every=0.0)
+        history = helpers.train(model, GREY, checkpoint=kept, **settings)
+        results.append({"loss": history.loss, "weights": weights_of(model), "updates": len(counted)})
+    (folder / f"{rank}.json").write_text(json.dumps(results))
 
 
 @contextlib.contextmanager
@@ -203,7 +233,8 @@ def test_the_benchmark_is_printed_and_stored_once_and_says_how_many_processes(ag
     assert printed.count("said once") == 1
     assert printed.count("joint-fast, seed 0") == 1 and printed.count("Stored in") == 1
     path = folder / "build" / "digits_joint-fast_256_fixed_0.1s_member0.csv"
-    assert set(path.parent.iterdir()) == {path, path.with_suffix(".safetensors")}
+    kept = path.parent / "checkpoints"
+    assert set(path.parent.iterdir()) == {path, path.with_suffix(".safetensors"), kept} and not list(kept.iterdir())
     protocol, _ = evidence.load_benchmark(path)
     assert (protocol["processes"], protocol["threads"], protocol["peak memory"]) == (2, 1, None)
     assert protocol["command"].startswith(
@@ -225,14 +256,41 @@ def test_ctrl_c_ends_all_and_stores_nothing(tmp_path):
                 time.sleep(0.1)
         process.send_signal(signal.SIGINT)  # as a terminal does; torchrun passes it on
         printed, _ = process.communicate(timeout=300)
-    assert printed.count("Interrupted: this run is not stored.") == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"started 0", "started 1", "ended 0", "ended 1"}
+    assert printed.count("Interrupted: this run is not stored. The same command goes on after") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"started 0", "started 1", "ended 0", "ended 1", "build"}
+    (kept,) = (tmp_path / "build").rglob("*.*")
+    assert kept.name == "digits_joint_256_fixed_600s_seed0.safetensors"
+
+
+def test_two_processes_go_on_after_one_was_killed(tmp_path):
+    for code in (1, 0):
+        with launched("killed", tmp_path) as process:
+            _, errors = process.communicate(timeout=300)
+        assert bool(process.returncode) == code, errors
+    for rank in (0, 1):
+        resumed, whole = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert (resumed.pop("updates"), whole.pop("updates")) == (3, 6) and resumed == whole
 
 
 def test_a_process_alone_needs_no_others(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
     with devices.several_processes(torch.device("cpu")):
         assert devices.process() == (0, 1)
+
+
+@pytest.mark.parametrize("text", ["", " ", "1", None])
+def test_a_variable_of_torchrun_that_is_empty_is_none(monkeypatch, text):
+    monkeypatch.setenv("WORLD_SIZE", text) if text is not None else monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("LOCAL_RANK", text or "")
+    with devices.several_processes(devices.choose_device("cpu")):
+        assert devices.process() == (0, 1)
+
+
+@pytest.mark.parametrize("text", ["two", "-1", "1.0"])
+def test_a_variable_of_torchrun_that_is_no_number_is_told(monkeypatch, text):
+    monkeypatch.setenv("WORLD_SIZE", text)
+    with pytest.raises(files.LabError, match=r"WORLD_SIZE is .* Unset it"), devices.several_processes(None):
+        pass
 
 
 def test_processes_that_do_not_find_each_other_are_told(monkeypatch):
@@ -245,4 +303,4 @@ def test_processes_that_do_not_find_each_other_are_told(monkeypatch):
 if __name__ == "__main__":
     bench.ROOT = Path(sys.argv[2])
     with devices.several_processes(torch.device("cpu")):
-        {"agreeing": agreeing, "endless": endless}[sys.argv[1]](bench.ROOT)
+        {"agreeing": agreeing, "endless": endless, "killed": killed}[sys.argv[1]](bench.ROOT)

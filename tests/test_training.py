@@ -17,6 +17,13 @@ import muon
 
 TINY = helpers.to_batch([[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]], 2)
 
+NO_TENSORS = {
+    "array": np.asarray,
+    "list": torch.Tensor.tolist,
+    "TensorDataset": torch.utils.data.TensorDataset,
+    "DataLoader": lambda sequences: torch.utils.data.DataLoader(torch.utils.data.TensorDataset(sequences)),
+}
+
 
 class Slope(nn.Module):
     """Its loss is its one weight times a factor, so that Adam moves the weight by the whole learning rate.
@@ -579,3 +586,25 @@ def test_bfloat16_is_asked_of_the_processor_and_of_its_lstm(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     monkeypatch.setattr(nn.LSTM, "forward", no_primitive)
     assert not devices.has_bfloat16("cpu")
+
+
+@pytest.mark.parametrize("kind", NO_TENSORS)
+def test_sequences_that_are_no_tensor(kind):
+    with pytest.raises(files.LabError, match=r"wanted as a float32 tensor .*torch.tensor\(values"):
+        helpers.train(small_model(), NO_TENSORS[kind](TINY), steps=1, batch_size=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+@pytest.mark.parametrize("setting", [{}, {"noise": 0.1}, {"batch_size": 1}], ids=str)
+def test_sequences_of_other_numbers_than_floating_point(dtype, setting):
+    model = small_model()
+    before = model.head.weight.clone()
+    with pytest.raises(files.LabError, match=rf"float32 tensor .*, not of {dtype}. sequences.float\(\)"):
+        helpers.train(model, TINY.to(dtype), steps=1, **setting)
+    assert torch.equal(model.head.weight, before)
+
+
+def test_sequences_in_double_precision_and_bytes_that_are_prepared_are_taken():
+    expected = helpers.train(small_model(), TINY, steps=2).loss
+    for sequences, setting in ((TINY.double(), {}), (TINY.byte(), {"prepare": torch.Tensor.float, "noise": 0})):
+        assert helpers.train(small_model(), sequences, steps=2, **setting).loss == pytest.approx(expected)

@@ -14,7 +14,10 @@ The result of each model goes into build/, with --store into data/benchmarks/: a
 machine and what else was measured, then seed, seconds, updates and nats for each look at the images. Images per second
 are a mean over the seeds; nats of training images (as many as are measured, binarised as in training), memory and speed
 of sampling are the last seed's. The learning rate falls over the whole budget, so that what stands at 60 of 150 seconds
-is not what 60 seconds would give. A run that is interrupted or fails is not stored; those before it are.
+is not what 60 seconds would give. A run that fails is not stored; those before it are.
+
+A run that is stopped, in whatever way, goes on where the same command is typed again: until its result is stored, a
+checkpoint is kept in build/checkpoints/ every three minutes, and at Ctrl-C. The result says how often it was taken up.
 
 A member of an average is trained alone, anywhere; its weights are stored beside a table of its own. All members hold
 out the same digits, so that none has learned from what the average is measured on. Members of one reading order
@@ -24,22 +27,22 @@ its weights go into build/.
 """
 
 import argparse
-import concurrent.futures
 import itertools
 import math
-import multiprocessing
 import os
 import platform
 import re
 import sys
 import time
 from pathlib import Path
+from zlib import crc32
 
 import torch
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where helpers.py is
 
+import checkpoints
 import datasets
 import devices
 import evidence
@@ -111,6 +114,9 @@ def run(arguments, name, seed):
     model = entry.build(*measured.shape[1:], arguments.size or entry.size).to(device)
     if arguments.members:
         paper.Average([model])  # a model that cannot be averaged is refused before it is trained
+    kept = checkpoint_of(
+        arguments, name, seed, {"pictures": crc32(training.contiguous().numpy()), "device": device.type}
+    )
     try:
         history = helpers.train(
             model,
@@ -119,6 +125,7 @@ def run(arguments, name, seed):
             prepare=lambda batch: entry.sequences(prepare(batch)),
             probe=probe,
             probe_at=[arguments.seconds * look for look in LOOKS],
+            checkpoint=kept,
             **entry.recipe,
         )
     except helpers.TrainingError as error:  # its history is of no use here, and does not pass between processes
@@ -146,6 +153,7 @@ def run(arguments, name, seed):
         "measured images": len(measured),
         "threads": torch.get_num_threads(),
         "processes": devices.process()[1],
+        **({"times taken up": kept.times} if kept.times else {}),
     }
     if arguments.members and devices.process()[0] == 0:
         saving.save_model(model, path_of(arguments, name, [seed]).with_suffix(".safetensors"))
@@ -159,9 +167,9 @@ def isolated(function, *arguments):
     """The same in a process of its own, so that its memory is its own too; in this one where several train together."""
     if devices.process()[1] > 1:
         return function(*arguments)
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+    name = ", seed ".join(map(str, arguments[1:]))
+    ((_, result),) = devices.in_processes({name: (function, *arguments)})
+    return result
 
 
 def store(path, protocol, rows):
@@ -208,14 +216,28 @@ def path_of(arguments, name, seeds):
     return folder / f"{arguments.data}_{name}_{size_text}_{kind}_{arguments.seconds:g}s{end}.csv"
 
 
+def checkpoint_of(arguments, name, seed, of_data=None):
+    """The checkpoint of one run; of_data: what is known once its pictures are there."""
+    path = path_of(arguments, name, [seed])
+    end = "" if arguments.members else f"_seed{seed}"  # which the path of a member has already
+    entry = recipes.MODELS[name]
+    run = {"model": name, "size": arguments.size or entry.size, "seed": seed, "seconds": arguments.seconds}
+    run |= {"recipe": entry.recipe, **(of_data or {})}
+    return checkpoints.Checkpoint(ROOT / "build" / "checkpoints" / f"{path.stem}{end}.safetensors", run)
+
+
 def bench(arguments, device):
-    """Run all models with all seeds; returns the paths of what was stored."""
+    """Run all models with all seeds; returns the paths of what was stored. Interrupted, it says how to go on."""
     held_out = "validation" if arguments.validation else "test"
-    if arguments.data == "mnist":
-        datasets.load_mnist(arguments.mnist)  # here, so that a path that is wrong is refused before anything is started
-    paths = []
     stored_together = [[seed] for seed in arguments.seeds] if arguments.members else [arguments.seeds]
-    for name, seeds in itertools.product(arguments.model, stored_together):
+    runs = list(itertools.product(arguments.model, stored_together))
+    # Here, so that what is missing, or cannot be written, is told before anything is started.
+    if arguments.data == "mnist":
+        datasets.load_mnist(arguments.mnist)
+    files.check_writable(*(path_of(arguments, name, seeds) for name, seeds in runs))
+    files.check_writable(*(checkpoint_of(arguments, name, seeds[0]).path for name, seeds in runs))
+    paths = []
+    for name, seeds in runs:
         entry, stored, path = recipes.MODELS[name], [], path_of(arguments, name, seeds)
         protocol = {
             "command": command(arguments),
@@ -240,14 +262,19 @@ def bench(arguments, device):
             except KeyboardInterrupt:
                 done = None
             if done is None:
-                print("Interrupted: this run is not stored.")
-                return paths
+                for path in paths:
+                    print(f"Stored in {path.relative_to(ROOT)}.")
+                path = checkpoint_of(arguments, name, seed).path
+                there = f"goes on after {checkpoints.read_updates(path):,} updates" if path.exists() else "begins anew"
+                print(f"Interrupted: this run is not stored. The same command {there}.")
+                raise KeyboardInterrupt
             rows, also = done
             stored += rows
             lasts = {row[0]: row[2] / max(row[1], arguments.seconds) for row in stored}.values()  # updates a second
             speed = sum(lasts) / len(lasts) * entry.recipe["batch_size"]
             if devices.process()[0] == 0:
                 store(path, {**protocol, **also, "images per second": round(speed, 1)}, stored)
+                checkpoint_of(arguments, name, seed).path.unlink(missing_ok=True)
             paths += [path] if path not in paths else []
     return paths
 
@@ -369,6 +396,8 @@ def main(words=None):
                 print(f"Stored in {path.relative_to(ROOT)}.")
     except files.LabError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell tells it
 
 
 if __name__ == "__main__":

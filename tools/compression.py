@@ -99,6 +99,10 @@ def measure_ours(name, images):
     return [f"weights of {name}", each, 8 * len(data) / len(known), encoding, decoding], promised
 
 
+def path_of(data, store):
+    return (files.DATA / "compression" if store else ROOT / "build") / f"{data}.csv"
+
+
 def measure(data, mnist, store):
     images, rows, promised = pictures(data, mnist), [], {}
     for name in weights.NAMES:
@@ -122,9 +126,8 @@ def measure(data, mnist, store):
     }
     rows = [[name, *(round(value, 3) for value in values)] for name, *values in rows]
     names = ["code", "each", "together", "encoding", "decoding"]
-    path = (files.DATA / "compression" if store else ROOT / "build") / f"{data}.csv"
-    files.write_table(path, protocol, names, rows)
-    print(f"Stored in {path}.")
+    files.write_table(path_of(data, store), protocol, names, rows)
+    print(f"Stored in {path_of(data, store)}.")
 
 
 def main(words=None):
@@ -135,10 +138,16 @@ def main(words=None):
     arguments = parser.parse_args(words)
     torch.set_num_threads(1)
     try:
+        if "digits" in arguments.data:
+            datasets.load_mnist(arguments.mnist)  # told before minutes of work, as is what cannot be written
+        files.check_writable(*(path_of(name, arguments.store) for name in arguments.data))
         for name in arguments.data:
             measure(name, arguments.mnist, arguments.store)
     except files.LabError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        print("Interrupted. The tables that were stored are there; --data names those that are left.")
+        sys.exit(130)  # as a shell tells it
 
 
 if __name__ == "__main__":

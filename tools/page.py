@@ -144,7 +144,7 @@ def browser():
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
-        raise files.LabError("The page is tested with playwright: pip install -r requirements.txt") from error
+        raise files.LabError("The page is tested with playwright: `make setup` installs it.") from error
     for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
         if shutil.which(name):
             return shutil.which(name)

@@ -269,14 +269,20 @@ def conclude(runs):
 
 
 def make_build():
-    """The folder build/, or the end: what cannot be kept is not computed."""
-    try:
+    """The folder build/, or the end."""
+    with contextlib.suppress(OSError):  # said below
         BUILD.mkdir(exist_ok=True)
-        with tempfile.TemporaryFile(dir=BUILD):
+    check_writable(BUILD)
+
+
+def check_writable(folder):
+    """The end where a folder cannot be written: what cannot be kept is not computed."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         sys.exit(
-            f"{BUILD} cannot be written: {error.strerror}. It must be a folder that you may write to, with space left."
+            f"{folder} cannot be written: {error.strerror}. It must be a folder that you may write to, with space left."
         )
 
 
@@ -388,6 +394,7 @@ def print_table(rows):
 def reference(notebooks):
     """Regenerate the stored loss curves: each notebook, its own recipe, five seeds that it does not use itself."""
     make_build()
+    check_writable(ROOT / "data" / "reference")
     runs = planned(notebooks)
     set_parameters(runs, {"SEEDS": REFERENCE_SEEDS})
     os.environ["PIXELRNN_RECORD"] = "1"  # evidence.RECORD, for the kernels
@@ -407,6 +414,7 @@ def stored(notebooks):
         }
         write(run.notebook, run.path)
 
+    check_writable(NOTEBOOKS)
     runs = planned(notebooks)
     execute(runs, keep)
     return conclude(runs)

@@ -6,14 +6,16 @@ Each network trains on one core, in a process of its own, as many at once as the
 that does not depend on the machine. recipes.WEIGHTS says which networks they are. Digits need MNIST (--mnist, or the
 environment variable PIXELRNN_MNIST). Nats are means over all held-out pictures, validation and test, measured on the
 weights as they are stored, in 16 bits; how much that moves them is told on the card.
+
+A training that is stopped, in whatever way, goes on where the same command is typed again: until the weights are
+stored, a checkpoint of each network is kept in build/checkpoints/ every three minutes, at Ctrl-C and at its end.
 """
 
 import argparse
-import concurrent.futures
-import multiprocessing
 import os
 import sys
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -21,7 +23,9 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where helpers.py is
 
+import checkpoints
 import datasets
+import devices
 import files
 import helpers
 import letters
@@ -29,6 +33,7 @@ import orders
 import recipes
 import weights
 
+BUILD = ROOT / "build"
 LICENCES = {
     "letters": "DejaVu fonts 2.37 as matplotlib carries them: Bitstream Vera and Arev licences",
     "digits": "MNIST, LeCun, Cortes and Burges: Creative Commons Attribution-Share Alike 3.0",
@@ -51,8 +56,18 @@ def train(name, member, updates, mnist):
     model = recipe.build()
     training = training if order is None else orders.turned(training, order).contiguous()
     prepare = torch.bernoulli if name == "digits" else None
-    helpers.train(model, training, steps=updates, prepare=prepare, **recipe.training)
+    kept = checkpoint_of(name, member, {"updates": updates, "pictures": crc32(training.numpy())})
+    history = helpers.train(model, training, steps=updates, prepare=prepare, checkpoint=kept, **recipe.training)
+    if history.interrupted:  # by a person who watches
+        raise KeyboardInterrupt
     return model
+
+
+def checkpoint_of(name, member, of_run=None):
+    """The checkpoint of one network; of_run: what is known when it is trained."""
+    order, seed = member
+    path = BUILD / "checkpoints" / f"weights_{name}_order{'s' if order is None else order}_seed{seed}.safetensors"
+    return checkpoints.Checkpoint(path, {"name": name, "training": recipes.WEIGHTS[name].training, **(of_run or {})})
 
 
 def measured(model, parts):
@@ -67,17 +82,18 @@ def measured(model, parts):
 
 def networks(name, updates, mnist):
     """All networks of stored weights, trained, each in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
-        members = [pool.submit(train, name, member, updates, mnist) for member in recipes.WEIGHTS[name].members]
-        return [member.result() for member in members]
+    members = recipes.WEIGHTS[name].members
+    calls = {
+        f"{name}, order {order}, seed {seed}": (train, name, (order, seed), updates, mnist) for order, seed in members
+    }
+    trained = dict(devices.in_processes(calls, os.cpu_count()))
+    return [trained[call] for call in calls]
 
 
-def make(name, updates=None, mnist=None, folder=None):
-    """Train, measure and store; updates: of each network, those of its recipe if not given."""
+def make(name, parts, updates=None, mnist=None, folder=None):
+    """Train, measure on these parts and store; updates: of each network, those of its recipe if not given."""
     recipe = recipes.WEIGHTS[name]
     updates = updates or recipe.updates
-    parts = pictures(name, mnist)  # here, so that a missing MNIST is told before anything is trained
     models = networks(name, updates, mnist)
     model = models[0] if recipe.shared else orders.Mixture([order for order, _ in recipe.members], models)
     exact = measured(model, parts)
@@ -99,6 +115,8 @@ def make(name, updates=None, mnist=None, folder=None):
     card["nats in 32 bits"] = exact
     for path in weights.store(name, model, card, folder):
         print(f"Stored in {path}.")
+    for member in recipe.members:
+        checkpoint_of(name, member).path.unlink(missing_ok=True)
     print(f"{name}: {card['nats']}")
 
 
@@ -111,10 +129,22 @@ def main(words=None):
     arguments = parser.parse_args(words)
     try:
         updates = None if arguments.updates is None else files.whole("--updates", arguments.updates)
-        for name in [files.choice("A name", name, weights.NAMES) for name in arguments.names or weights.NAMES]:
-            make(name, updates, arguments.mnist, arguments.folder)
+        names = [files.choice("A name", name, weights.NAMES) for name in arguments.names or weights.NAMES]
+        parts = {
+            name: pictures(name, arguments.mnist) for name in names
+        }  # what is missing is told before hours of work
+        for name in names:
+            kept = [checkpoint_of(name, member).path for member in recipes.WEIGHTS[name].members]
+            files.check_writable(*weights.paths(name, arguments.folder), *kept)
+        for name in names:
+            make(name, parts[name], updates, arguments.mnist, arguments.folder)
     except files.LabError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        kept = {path.stem: checkpoints.read_updates(path) for path in sorted((BUILD / "checkpoints").glob("weights_*"))}
+        told = ", ".join(f"{name} after {updates:,} updates" for name, updates in kept.items()) or "from the start"
+        print(f"Interrupted. The same command goes on: {told}.")
+        sys.exit(130)  # as a shell tells it
 
 
 if __name__ == "__main__":
