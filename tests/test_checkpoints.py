@@ -379,7 +379,7 @@ def test_weights_go_on_and_what_is_finished_is_not_trained_again(few, losses, tm
 def test_weights_that_cannot_be_stored_are_not_trained(few, losses):
     (few / "file").touch()
     with pytest.raises(SystemExit, match="a file stands where its folder should be"):
-        train_weights.main(["letters", "--folder", str(few / "file" / "weights")])
+        train_weights.main(["letters", "--updates", "2", "--folder", str(few / "file" / "weights")])
     assert losses.count == 0
 
 

@@ -115,7 +115,17 @@ def test_a_folder_that_is_no_environment_is_left_alone(place):
     (setup.VENV / "thesis.tex").touch()
     with pytest.raises(SystemExit, match="no environment of Python"):
         setup.make_environment()
-    assert (setup.VENV / "thesis.tex").exists()
+    (setup.VENV / "thesis.tex").rename(place.path / "thesis.tex")
+    setup.VENV.rmdir()
+    setup.VENV.write_text("a file of the reader's")
+    with pytest.raises(SystemExit, match="no environment of Python"):
+        setup.make_environment()
+    setup.VENV.unlink()
+    if os.name != "nt":
+        setup.VENV.symlink_to(place.path, target_is_directory=True)
+        setup.make_environment()
+        assert setup.VENV.is_dir() and not setup.VENV.is_symlink()
+    assert (place.path / "thesis.tex").exists()
 
 
 def test_without_ensurepip_it_says_what_to_install(place, monkeypatch):

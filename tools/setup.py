@@ -58,8 +58,10 @@ def works(*words):
 def make_environment():
     """.venv with a Python that runs and has pip, or the end, with what to do."""
     if not works("-c", "import sys; sys.exit(sys.version_info < (3, 11))"):
-        if VENV.exists() and any(VENV.iterdir()):
-            if not (VENV / "pyvenv.cfg").is_file():
+        if VENV.is_symlink():  # what it names stays
+            VENV.unlink()
+        elif VENV.exists():
+            if not (VENV / "pyvenv.cfg").is_file() and (VENV.is_file() or any(VENV.iterdir())):
                 sys.exit(f"{VENV} is there, and is no environment of Python. Move it away, or remove it.")
             print("The Python of .venv is gone or too old: it is made again.", flush=True)
             shutil.rmtree(VENV)
