@@ -24,6 +24,12 @@ if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1)
 
 
+# Numbers too small for normal floating point make Intel processors several times slower: gradients, and Adam's second
+# moment, once a loss has all but reached 0. Here they become 0. A process that trains imports this module before its
+# first computation; the threads that torch starts for that then do the same.
+torch.set_flush_denormal(True)
+
+
 def use_all_cores():
     """As many threads as this process may use, for large matrices; OMP_NUM_THREADS, where it is set, still decides."""
     if "OMP_NUM_THREADS" not in os.environ:

@@ -79,6 +79,18 @@ def test_what_goes_in_comes_out(name, arithmetic):
     assert torch.equal(out, pictures.float()) and out.dtype == torch.float32
 
 
+@every_model
+def test_numbers_too_small_for_normal_floating_point_change_no_byte(name):
+    """Torch makes them 0 here (devices.py), and need not elsewhere."""
+    model, pictures = pictures_for(name)
+    here = codec.compress(pictures, model)
+    torch.set_flush_denormal(False)
+    try:
+        assert codec.compress(pictures, model) == here
+    finally:
+        torch.set_flush_denormal(True)
+
+
 @pytest.mark.parametrize("norm", ["layer", "batch"])
 def test_a_model_with_a_norm_needs_ordinary_arithmetic(norm):
     model, pictures = joint(norm=norm), pictures_for("joint row")[1]

@@ -1,6 +1,9 @@
 """Any device: every tensor is made where the model is, results come back as numpy, and a device is tried before it is
 trusted. The last tests run on a real GPU, where there is one."""
 
+import os
+import platform
+import subprocess
 import sys
 
 import numpy as np
@@ -149,6 +152,24 @@ def test_the_comparison_finds_a_wrong_lstm(monkeypatch):
 
     monkeypatch.setattr(torch.nn.LSTM, "forward", wrong_the_second_time)
     assert devices._lstm_difference(torch.device("cpu")) > 0.01
+
+
+SMALL = f"""import sys, threading; sys.path.insert(0, {str(files.DATA.parent)!r})
+import torch, devices
+def largest():
+    seen.append(float((torch.full((10**6,), 1e-30) * 1e-12).max()))
+seen = []
+largest()
+another = threading.Thread(target=largest)
+another.start(), another.join()
+print(torch.get_num_threads(), seen)"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other processors may keep such numbers")
+def test_no_thread_slows_down_on_numbers_too_small_for_normal_floating_point():
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    run = subprocess.run([sys.executable, "-c", SMALL], env=environment, capture_output=True, text=True)
+    assert run.stdout == "2 [0.0, 0.0]\n", run.stdout + run.stderr
 
 
 # On a real GPU

@@ -359,4 +359,14 @@ def test_no_recipe_uses_a_launcher_which_holds_the_path_of_its_installation():
 
 def test_every_recipe_but_the_set_up_runs_shielded():
     recipes = re.findall(r"(?m)^\t(.*)", (series.ROOT / "Makefile").read_text())
-    assert {line.split()[0] for line in recipes} == {"$(RUN)", "$(SETUP)", "rm"}
+    assert {line.split()[0] for line in recipes} == {"$(RUN)", "$(SETUP)", "rm", "@awk"}
+
+
+def test_make_alone_lists_every_target_and_runs_none():
+    if shutil.which("make") is None or os.name == "nt":
+        pytest.skip("needs make")
+    said = subprocess.run(["make"], cwd=series.ROOT, capture_output=True, text=True, check=True).stdout
+    phony = re.search(r"(?m)^\.PHONY: help (.*)", (series.ROOT / "Makefile").read_text())[1].split()
+    assert sorted(re.findall(r"(?m)^  make ([\w-]+) +\S.{5,}", said)) == sorted(phony)
+    places = [said.index(words) for words in ("For readers", "make notebooks", "For contributors", "make lint")]
+    assert places == sorted(places)
