@@ -284,8 +284,8 @@ def in_processes(calls, at_once=1):
     """The results of calls, each in a new process of its own, so that its memory is its own too: yields (name, result).
 
     calls: name -> (function, *arguments), importable and picklable. at_once: how many run side by side.
-    Where one fails, or is ended by the system, the others go on, and its error is raised at the end: a LabError that
-    begins with its name, where no other was raised in it. An interrupt, or the end of this process, ends all of them.
+    Where one fails, or is ended by the system (a LabError says which), the others go on, and what was raised is raised
+    at the end. An interrupt, or the end of this process, ends all of them.
     """
     context, waiting, running, failed = multiprocessing.get_context("spawn"), dict(calls), {}, []
     try:
@@ -318,8 +318,11 @@ def in_processes(calls, at_once=1):
         for _, child in running.values():
             child.join()
         raise
+    for error in failed:
+        if not isinstance(error, LabError):
+            raise error
     if failed:
-        raise failed[0]
+        raise LabError("\n".join(map(str, failed)))
 
 
 @contextlib.contextmanager

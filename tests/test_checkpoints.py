@@ -193,24 +193,25 @@ def test_what_cannot_be_written_is_told_before_hours_of_work(tmp_path):
 # --- Processes of their own -------------------------------------------------------------------------------------------
 
 
-def test_each_call_has_a_process_of_its_own():
-    results = dict(devices.in_processes({"a": (os.getpid,), "b": (os.getpid,), "c": (abs, -1)}, at_once=2))
-    assert results.pop("c") == 1 and len({*results.values(), os.getpid()}) == 3
-
-
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is POSIX")
-def test_a_call_that_fails_or_is_ended_by_the_system_is_told_by_its_name_and_the_others_go_on():
-    ended = r"a model, seed 1: its process was ended by the system \("
-    for call, told in (
-        ((files.whole, "steps", 0), "steps must be"),
-        ((signal.raise_signal, signal.SIGKILL), f"{ended}SIGKILL, as where memory runs out"),
-        ((os._exit, 7), f"{ended}code 7"),
-    ):
-        found = []
-        with pytest.raises(files.LabError, match=told):
-            for result in devices.in_processes({"a model, seed 1": call, "another": (abs, -2)}, at_once=2):
-                found.append(result)
-        assert found == [("another", 2)]
+def test_each_call_has_a_process_of_its_own_and_one_that_ends_is_told_by_its_name():
+    calls = {
+        "refused": (files.whole, "steps", 0),
+        "killed": (signal.raise_signal, signal.SIGKILL),
+        "ended": (os._exit, 7),
+        "one": (os.getpid,),
+        "another": (os.getpid,),
+    }
+    found = {}
+    with pytest.raises(files.LabError) as told:
+        for name, result in devices.in_processes(calls, at_once=2):
+            found[name] = result
+    assert set(found) == {"one", "another"} and len({*found.values(), os.getpid()}) == 3
+    assert sorted(str(told.value).splitlines()) == [
+        "ended: its process was ended by the system (code 7).",
+        "killed: its process was ended by the system (SIGKILL, as where memory runs out).",
+        "steps must be a whole number of at least 1, not 0.",
+    ]
 
 
 def wait_for(condition):

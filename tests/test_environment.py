@@ -136,6 +136,8 @@ def test_without_ensurepip_it_says_what_to_install(place, monkeypatch):
 
 
 def test_nothing_is_marked_as_ready_that_is_not_there(place, monkeypatch):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", setup.VENV], check=True)
+    monkeypatch.setattr(setup, "make_environment", lambda: None)
     with pytest.raises(SystemExit, match=r"has no torch, numpy.*pip config list"):
         setup.main([])
     assert not (setup.VENV / ".ready").exists()
