@@ -327,6 +327,19 @@ def test_the_benchmark_goes_on_and_says_so(place, losses):
     assert "times taken up" not in evidence.load_benchmark(place / "build" / "digits_joint_4_fixed_0.5s.csv")[0]
 
 
+def test_a_run_that_is_stopped_after_its_last_update_is_only_measured(place, losses, monkeypatch):
+    sample = helpers.sample
+    monkeypatch.setattr(helpers, "sample", lambda *_, **__: files.whole("power", 0))
+    with pytest.raises(SystemExit, match="power"):
+        bench.main(BENCH)
+    monkeypatch.setattr(helpers, "sample", sample)
+    (kept,) = (place / "build" / "checkpoints").iterdir()
+    updates = checkpoints.read_updates(kept)
+    bench.main(BENCH)
+    _, table = evidence.load_benchmark(place / "build" / "digits_joint_4_fixed_0.5s.csv")
+    assert table["updates"][-1] == updates and len(table["updates"]) == len(bench.LOOKS)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a signal to this process is POSIX")
 def test_ctrl_c_during_the_benchmark_says_how_to_go_on(place, monkeypatch, capsys):
     loss, count = helpers.SequenceModel.loss, []

@@ -148,7 +148,8 @@ def run(arguments, name, seed):
         "nats of training images": round(float(learned), 3),
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "sampled per second": round(SAMPLED / (time.perf_counter() - started), 1),
-        "peak memory": None if held_before is None else round(most[0] - held_before),
+        # None too where all was measured before it was taken up: most is empty then
+        "peak memory": None if held_before is None or not most else round(most[0] - held_before),
         "training images": len(training),
         "measured images": len(measured),
         "threads": torch.get_num_threads(),
