@@ -67,12 +67,13 @@ class Checkpoint(NoCheckpoint):
     path: a safetensors file. run: a dict for JSON that says which run it is (model, data, recipe, seed ...); the file
         of another run is refused. every: seconds between two writings; it is written when training ends, too.
 
-    Of several processes rank 0 alone reads and writes. `times` is how often the run was taken up. Raises LabError where
-    the file cannot be written, is damaged, or is of another run.
+    Of several processes rank 0 alone reads and writes. `times` is how often training went on from it. Raises LabError
+    where the file cannot be written, is damaged, or is of another run.
     """
 
     def __init__(self, path, run, every=180.0):
-        self.path, self.run, self.every, self.times = path, json.loads(json.dumps(plain(run))), every, 0
+        self.path, self.run, self.every = path, json.loads(json.dumps(plain(run))), every
+        self.times, self.taken_up = 0, False
 
     def begin(self, model, optimizers, batches, history, processes):
         self.model, self.optimizers, self.batches = model, optimizers, batches
@@ -89,6 +90,7 @@ class Checkpoint(NoCheckpoint):
                 raise LabError(f"The checkpoint {shortened(self.path)} is damaged: {reason}. {advice}") from error
 
     def mark(self):
+        self.times, self.taken_up = self.times + self.taken_up, False
         self.marked = self._place()
 
     def keep(self):
@@ -144,7 +146,8 @@ class Checkpoint(NoCheckpoint):
         for name in ("loss", "seconds"):
             getattr(self.history, name)[:] = tensors[f"history.{name}"].tolist()
         self.history.probes[:] = head["probes"]
-        self.batches.order, self.batches.used, self.times = tensors["order"], head["used"], head["times"] + 1
+        self.batches.order, self.batches.used = tensors["order"], head["used"]
+        self.times, self.taken_up = head["times"], True
         states = (tensors.get(f"chance.{number}") for number in itertools.count())
         self.processes.set_chance(list(itertools.takewhile(lambda state: state is not None, states)))
 

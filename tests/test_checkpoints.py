@@ -273,7 +273,10 @@ def test_the_end_of_the_process_that_asks_ends_the_others(tmp_path, kind):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A project in which all runs share this process, and checkpoints are written after each update."""
+    """A project in which all runs share this process, an update takes a hundredth of a second by its clock, and
+    checkpoints are written after each."""
+    now = itertools.count()
+    monkeypatch.setattr(helpers, "time", SimpleNamespace(perf_counter=lambda: next(now) / 100))
     monkeypatch.setattr(files, "DATA", tmp_path / "data")
     monkeypatch.setattr(bench, "ROOT", tmp_path)
     monkeypatch.setattr(train_weights, "BUILD", tmp_path / "build")
@@ -290,19 +293,23 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def losses(monkeypatch):
-    """losses.count: how many losses there were; losses.stop(number, error): the one of that number raises."""
+    """losses.count: how many there were; losses.stop(number, error, seed): that one of this seed raises."""
 
     class Losses:
-        count, stopping = 0, {}
+        count, of_seed, stopping = 0, {}, None
 
-        def stop(self, number, error):
-            self.stopping = {number: error}
+        def stop(self, number, error, seed=0):
+            self.of_seed, self.stopping = {}, (seed, number, error)
 
     losses, loss = Losses(), helpers.SequenceModel.loss
 
     def counted(*arguments):
-        if losses.count in losses.stopping:
-            raise losses.stopping.pop(losses.count)
+        seed = torch.initial_seed()
+        number = losses.of_seed.get(seed, 0)
+        if losses.stopping and losses.stopping[:2] == (seed, number):
+            (*_, error), losses.stopping = losses.stopping, None
+            raise error
+        losses.of_seed[seed] = number + 1
         losses.count += 1
         return loss(*arguments)
 
@@ -314,17 +321,21 @@ BENCH = ["--data", "digits", "--seconds", "0.5", "--size", "4", "--model", "join
 
 
 def test_the_benchmark_goes_on_and_says_so(place, losses):
-    losses.stop(20, files.LabError("the power went"))
+    """Stopped within the second run, it takes that up, and only measures the first anew."""
+    command, path = [*BENCH, "--seeds", "0", "1"], place / "build" / "digits_joint_4_fixed_0.5s.csv"
+    bench.main(BENCH)
+    assert "times taken up" not in evidence.load_benchmark(path)[0]
+    losses.count = 0
+    losses.stop(20, files.LabError("the power went"), seed=1)
     with pytest.raises(SystemExit, match="the power went"):
-        bench.main(BENCH)
-    (kept,) = (place / "build" / "checkpoints").iterdir()
-    assert kept.name == "digits_joint_4_fixed_0.5s_seed0.safetensors" and checkpoints.read_updates(kept) == 20
-    bench.main(BENCH)
-    protocol, table = evidence.load_benchmark(place / "build" / "digits_joint_4_fixed_0.5s.csv")
-    assert protocol["times taken up"] == 1 and table["updates"][-1] == losses.count and table["seconds"][-1] >= 0.5
-    assert not kept.exists()
-    bench.main(BENCH)
-    assert "times taken up" not in evidence.load_benchmark(place / "build" / "digits_joint_4_fixed_0.5s.csv")[0]
+        bench.main(command)
+    kept = {path.stem[-1]: checkpoints.read_updates(path) for path in (place / "build" / "checkpoints").iterdir()}
+    assert kept["1"] == 20 and kept["0"] + 20 == losses.count
+    bench.main(command)
+    protocol, table = evidence.load_benchmark(path)
+    ends = table["updates"][len(bench.LOOKS) - 1 :: len(bench.LOOKS)]
+    assert protocol["times taken up"] == 1 and ends[0] == kept["0"] and sum(ends) == losses.count
+    assert not list((place / "build" / "checkpoints").iterdir())
 
 
 def test_a_run_that_is_stopped_after_its_last_update_is_only_measured(place, losses, monkeypatch):

@@ -16,8 +16,9 @@ are a mean over the seeds; nats of training images (as many as are measured, bin
 of sampling are the last seed's. The learning rate falls over the whole budget, so that what stands at 60 of 150 seconds
 is not what 60 seconds would give. A run that fails is not stored; those before it are.
 
-A run that is stopped, in whatever way, goes on where the same command is typed again: until its result is stored, a
-checkpoint is kept in build/checkpoints/ every three minutes, and at Ctrl-C. The result says how often it was taken up.
+A run that is stopped, in whatever way, goes on where the same command is typed again: until all its results are stored,
+a checkpoint of each run is kept in build/checkpoints/, every three minutes, at Ctrl-C and at its end. So what is
+finished is only measured anew. The result says how often its trainings were taken up.
 
 A member of an average is trained alone, anywhere; its weights are stored beside a table of its own. All members hold
 out the same digits, so that none has learned from what the average is measured on. Members of one reading order
@@ -154,7 +155,7 @@ def run(arguments, name, seed):
         "measured images": len(measured),
         "threads": torch.get_num_threads(),
         "processes": devices.process()[1],
-        **({"times taken up": kept.times} if kept.times else {}),
+        "times taken up": kept.times,
     }
     if arguments.members and devices.process()[0] == 0:
         saving.save_model(model, path_of(arguments, name, [seed]).with_suffix(".safetensors"))
@@ -240,6 +241,7 @@ def bench(arguments, device):
     paths = []
     for name, seeds in runs:
         entry, stored, path = recipes.MODELS[name], [], path_of(arguments, name, seeds)
+        taken_up = 0
         protocol = {
             "command": command(arguments),
             "model": name,
@@ -271,12 +273,16 @@ def bench(arguments, device):
                 raise KeyboardInterrupt
             rows, also = done
             stored += rows
+            taken_up += also.pop("times taken up")
+            also |= {"times taken up": taken_up} if taken_up else {}
             lasts = {row[0]: row[2] / max(row[1], arguments.seconds) for row in stored}.values()  # updates a second
             speed = sum(lasts) / len(lasts) * entry.recipe["batch_size"]
             if devices.process()[0] == 0:
                 store(path, {**protocol, **also, "images per second": round(speed, 1)}, stored)
-                checkpoint_of(arguments, name, seed).path.unlink(missing_ok=True)
             paths += [path] if path not in paths else []
+    if devices.process()[0] == 0:
+        for name, seed in itertools.product(arguments.model, arguments.seeds):
+            checkpoint_of(arguments, name, seed).path.unlink(missing_ok=True)
     return paths
 
 
