@@ -214,7 +214,7 @@ class SequenceModel(nn.Module):
             return (outputs > 0 if temperature == 0 else chance < torch.sigmoid(outputs / temperature)).to(outputs)
         if temperature == 0:
             return outputs.argmax(-1).to(outputs) / (self.levels - 1)
-        logits = (outputs - outputs.amax(-1, keepdim=True)) / temperature  # at most 0, however low the temperature
+        logits = (outputs - outputs.amax(-1, keepdim=True)) / max(temperature, 1e-30)  # at most 0, however low it is
         below = torch.softmax(logits, -1).cumsum(-1)[..., :-1]  # P(level <= 0), P(level <= 1), ...
         return (below <= chance[..., None]).sum(-1).to(outputs) / (self.levels - 1)
 
