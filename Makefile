@@ -12,7 +12,7 @@ PORT ?=
 BIN := .venv/bin
 READY := .venv/.ready
 TESTS := .venv/.ready-tests
-# Everything runs shielded from what a reader's shell and home would change; the list is in tools/environment.py.
+# Everything ignores the reader's own settings that would change a run; tools/environment.py lists them.
 RUN := @$(BIN)/python -E tools/environment.py
 
 # What a reader chose reaches Python letter by letter: neither make nor the shell looks for commands in it. The recipes
@@ -37,10 +37,10 @@ help:
 	@awk -F ' *## *' '/^### /{print "\n" substr($$0, 5)} /^[a-z-]+:.* ## /{sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 ### For readers
-notebooks: $(READY) ## runs the series into build/; NB=02 one note, IMAGE=mine.png on your picture
+notebooks: $(READY) ## runs the series into build/; NB=02: one note, IMAGE=mine.png: on your picture
 	$(RUN) tools/series.py run --notebook="$$NB" --image="$$IMAGE"
 
-test: $(TESTS) ## unit tests, and the notebooks compared with what they carry
+test: $(TESTS) ## unit tests; the notebooks, run again and compared with their stored outputs
 	$(RUN) -m pytest
 
 # Each tool by its module: the launchers in .venv/bin keep the path that this folder had when they were installed.
@@ -59,7 +59,7 @@ site-open: site ## the same, served on this machine; PORT=8001
 bench: $(READY) ## nats after some seconds of training; BENCH="--model joint --seconds 900"
 	$(RUN) -c 'import os, shlex, sys; os.execv(sys.executable, [sys.executable, "tools/bench.py", *shlex.split(os.environ["BENCH"])])'
 
-weights: $(READY) ## trains the stored weights again; digits need MNIST, and hours
+weights: $(READY) ## trains the stored weights again; digits need MNIST and take hours
 	$(RUN) tools/train_weights.py
 
 # The environment too: the next command sets it up anew.
@@ -74,14 +74,14 @@ lint: $(TESTS) ## ruff and codespell
 	$(RUN) -m ruff format --check .
 	$(RUN) -m codespell_lib
 
-stored: $(READY) ## the outputs that the notebooks carry; NB=02 of one
+stored: $(READY) ## the outputs that the notebooks carry; NB=02: of one note
 	$(RUN) tools/series.py stored --notebook="$$NB"
 
-reference: $(READY) ## the loss curves of five seeds in data/reference/; NB=02 of one
+reference: $(READY) ## the loss curves of five seeds in data/reference/; NB=02: of one note
 	$(RUN) tools/series.py reference --notebook="$$NB"
 
 codecs: $(READY) ## compression beside classical codes (note 9)
-	$(RUN) tools/compression.py
+	$(RUN) tools/compare_codes.py
 
 links: $(READY) ## badges for Colab and Binder, and the address to clone; OWNER=name/repository
 	$(RUN) tools/links.py "$$OWNER"

@@ -78,7 +78,7 @@ class Checkpoint(NoCheckpoint):
     def begin(self, model, optimizers, batches, history, processes):
         self.model, self.optimizers, self.batches = model, optimizers, batches
         self.history, self.processes, self.written = history, processes, time.monotonic()
-        data = processes.rank_0_reads(lambda: self.path.read_bytes() if self.path.exists() else b"")
+        data = processes.rank_0_reads(self._read)
         if data:
             advice = f"Remove {shortened(self.path)} to begin anew."
             try:
@@ -88,6 +88,15 @@ class Checkpoint(NoCheckpoint):
             except Exception as error:  # there is no telling what a damaged file leads to
                 reason = shortened(" ".join(str(error).split())).rstrip(".")
                 raise LabError(f"The checkpoint {shortened(self.path)} is damaged: {reason}. {advice}") from error
+
+    def _read(self):
+        """The file, or b"" where there is none; one that is empty or cannot be read is damaged, for all processes."""
+        try:
+            return self.path.read_bytes() or b"empty"
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            return str(error).encode()
 
     def mark(self):
         self.times, self.taken_up = self.times + self.taken_up, False
@@ -148,6 +157,8 @@ class Checkpoint(NoCheckpoint):
         self.history.probes[:] = head["probes"]
         self.batches.order, self.batches.used = tensors["order"], head["used"]
         self.times, self.taken_up = head["times"], True
+        done = f"{len(self.history.loss):,} updates"
+        print(f"Going on after {done} ({shortened(self.path)}; remove it to begin anew).", flush=True)
         states = (tensors.get(f"chance.{number}") for number in itertools.count())
         self.processes.set_chance(list(itertools.takewhile(lambda state: state is not None, states)))
 

@@ -50,8 +50,8 @@ def load_mnist(source=None):
         the environment variable PIXELRNN_MNIST. A relative path starts in the project's folder.
     Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998.
 
-    Raises LabError, which says what to do, where there is none, what is there is damaged, or is no grey ink on 0. Warns
-    where the images are others than MNIST's.
+    Raises LabError, which says what to do, where there is none, or what is there is damaged or not grey on a background
+    of 0. Warns where the images are others than MNIST's.
     """
     if isinstance(source, str | None):
         source = source or os.environ.get("PIXELRNN_MNIST")
@@ -108,7 +108,7 @@ def _compare_with_mnist(path, images):
     alike = [f"as much as {name} has" for name, ink in INK.items() if abs(ink - inks[0]) < 0.003]
     told = f"{inks[0]:.1%} of the training images is ink, {', '.join(alike) or 'MNIST has 13.1%'}"
     warnings.warn(
-        f"The images at {path} are not MNIST's, or not in its order ({told}). Results on them are none on MNIST.",
+        f"The images at {path} are not MNIST's, or not in its order ({told}). Results on them are not MNIST results.",
         stacklevel=3,
     )
 

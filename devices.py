@@ -4,7 +4,9 @@ import contextlib
 import datetime
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
+import pickle
 import re
 import signal
 import sys
@@ -211,7 +213,6 @@ class Processes:
     def mean(self, loss, weights):
         """The loss (a tensor), after it and the gradients of the weights have become the means over all processes."""
         if self.count == 1:
-            self._stop(self.interrupted)
             return loss.detach()
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         parts = [loss.detach(), loss.new_tensor(self.interrupted), *gradients]
@@ -221,6 +222,10 @@ class Processes:
         for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
         return loss
+
+    def begin_update(self):
+        """A process alone stops here, before the forward pass moves running statistics; several stop in `mean`."""
+        self._stop(self.count == 1 and self.interrupted)
 
     def _stop(self, wanted):
         if wanted:
@@ -301,8 +306,8 @@ def in_processes(calls, at_once=1):
             for receiver in multiprocessing.connection.wait(list(running)):
                 name, child = running.pop(receiver)
                 try:
-                    good, result = receiver.recv()
-                except EOFError:
+                    good, result = pickle.loads(receiver.recv_bytes())
+                except (EOFError, OSError):
                     child.join()
                     cause = "SIGKILL, as where memory runs out" if child.exitcode == -9 else f"code {child.exitcode}"
                     good, result = False, LabError(f"{name}: its process was ended by the system ({cause}).")
@@ -331,6 +336,7 @@ def _interrupts_wait():
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    multiprocessing.resource_tracker.ensure_running()  # which lets SIGINT through where it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -352,4 +358,5 @@ def _call(sender, function, *arguments):
         if not isinstance(error, LabError | KeyboardInterrupt):
             traceback.print_exc()
         told = False, error
-    sender.send(told)
+    # Bytes, since torch would send tensors as shared memory, which is gone with this process.
+    sender.send_bytes(pickle.dumps(told))

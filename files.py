@@ -201,6 +201,8 @@ def written_whole(value, wanted):
             with contextlib.suppress(OSError):  # some file systems have no modes
                 unfinished.chmod(path.stat().st_mode & 0o777)
         yield unfinished
+        with unfinished.open("r+b") as file:  # on the disk before it takes the old one's place, should the power go
+            os.fsync(file.fileno())
         os.replace(unfinished, path)
     except (OSError, UnicodeError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -111,8 +111,8 @@ def test_a_run_that_was_killed_goes_on(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a signal to this process is POSIX")
-@pytest.mark.parametrize("watched", [False, True])
-def test_ctrl_c_waits_for_the_update_and_keeps_all_before_it(tmp_path, monkeypatch, watched):
+@pytest.mark.parametrize(("model", "watched"), [*((model, False) for model in MODELS), ("dropout", True)])
+def test_ctrl_c_waits_for_the_update_and_keeps_it(tmp_path, monkeypatch, model, watched):
     monkeypatch.setattr(devices, "someone_watches", lambda: watched)
     path = tmp_path / "run.safetensors"
 
@@ -124,11 +124,11 @@ def test_ctrl_c_waits_for_the_update_and_keeps_all_before_it(tmp_path, monkeypat
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with contextlib.nullcontext() if watched else pytest.raises(KeyboardInterrupt):
-            assert trained(path, before=interrupt, every=1000.0)[1].interrupted
+            assert trained(path, model, interrupt, every=1000.0)[1].interrupted
     finally:
         assert signal.signal(signal.SIGINT, handler) is signal.default_int_handler
-    assert checkpoints.read_updates(path) == STOP
-    assert_equal(trained(path), trained())
+    assert checkpoints.read_updates(path) == STOP + 1
+    assert_equal(trained(path, model), trained(model=model))
 
 
 def test_a_budget_of_seconds_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -175,7 +175,8 @@ def test_what_cannot_be_taken_up_is_told_and_stays(tmp_path):
     told(data.replace(b'\\"format\\": 1', b'\\"format\\": 9'), "format 9")
     told(data.replace(b'\\"run\\": \\"a\\"', b'\\"run\\": \\"b\\"'), "another run: run differ")
     told(data, "damaged", model="orders")
-    path.write_bytes(b"")  # nothing was kept yet
+    told(b"", "damaged")
+    path.unlink()
     assert_equal(trained(path), trained())
 
 
@@ -212,6 +213,16 @@ def test_each_call_has_a_process_of_its_own_and_one_that_ends_is_told_by_its_nam
         "killed: its process was ended by the system (SIGKILL, as where memory runs out).",
         "steps must be a whole number of at least 1, not 0.",
     ]
+
+
+def test_models_come_back_from_their_processes():
+    """Read long after they have ended: what they send must not be theirs."""
+    results = devices.in_processes({"a": (torch.nn.Linear, 300, 300), "b": (torch.nn.Linear, 2, 3)}, at_once=2)
+    shapes = {}
+    for name, model in results:
+        time.sleep(2)
+        shapes[name] = tuple(model.weight.shape)
+    assert shapes == {"a": (300, 300), "b": (3, 2)}
 
 
 def wait_for(condition):
@@ -368,7 +379,7 @@ def test_ctrl_c_during_the_benchmark_says_how_to_go_on(place, monkeypatch, capsy
             bench.main(BENCH)
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert "not stored. The same command goes on after 3 updates." in capsys.readouterr().out
+    assert "not stored. The same command goes on after 4 updates." in capsys.readouterr().out
 
 
 def test_the_benchmark_looks_where_it_will_write_first(place, losses):

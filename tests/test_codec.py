@@ -9,7 +9,7 @@ import sys
 import zlib
 from pathlib import Path
 
-import compression
+import compare_codes
 import numpy as np
 import pytest
 import torch
@@ -526,15 +526,15 @@ def test_a_python_without_the_packages_says_which_has_them(tmp_path):
 
 @pytest.fixture
 def few(monkeypatch):
-    """tools/compression.py on the first pictures of its data."""
-    images = compression.pictures("letters")[:3]
-    monkeypatch.setattr(compression, "pictures", lambda name, mnist=None: images)
+    """tools/compare_codes.py on the first pictures of its data."""
+    images = compare_codes.pictures("letters")[:3]
+    monkeypatch.setattr(compare_codes, "pictures", lambda name, mnist=None: images)
     return images
 
 
 def test_codes_are_measured_and_stored(few, monkeypatch, tmp_path):
-    monkeypatch.setattr(compression, "ROOT", tmp_path)
-    compression.main(["--data", "letters"])
+    monkeypatch.setattr(compare_codes, "ROOT", tmp_path)
+    compare_codes.main(["--data", "letters"])
     protocol, _, labelled, numbers = files.read_table(tmp_path / "build" / "letters.csv", labels=1)
     names = [f"weights of {name}" for name in weights.NAMES]
     names += [name for name in classical.NAMES if name in classical.OF_PICTURES or name in classical.OF_BYTES]
@@ -544,11 +544,11 @@ def test_codes_are_measured_and_stored(few, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", [*classical.OF_PICTURES, *classical.OF_BYTES])
 def test_a_code_that_gives_back_something_else_is_found_out(few, monkeypatch, name):
-    assert compression.measure_classical(name, few)[0] == name
-    right = compression.decoded
-    monkeypatch.setattr(compression, "decoded", lambda *words: 1 - right(*words))
+    assert compare_codes.measure_classical(name, few)[0] == name
+    right = compare_codes.decoded
+    monkeypatch.setattr(compare_codes, "decoded", lambda *words: 1 - right(*words))
     with pytest.raises(AssertionError, match="does not give back"):
-        compression.measure_classical(name, few)
+        compare_codes.measure_classical(name, few)
 
 
 def test_a_mosaic_holds_all_pictures_in_their_order():
@@ -567,7 +567,7 @@ def test_the_camera_is_cut_into_its_tiles():
     assert (tiles[4 * 18 + 9] == picture[112:140, 252:280]).all() and 0.3 < tiles[4 * 18 + 9].mean() < 0.7
 
 
-@pytest.mark.parametrize("name", compression.DATA)
+@pytest.mark.parametrize("name", compare_codes.DATA)
 def test_stored_tables_are_of_the_stored_weights(name):
     protocol, _, labelled, numbers = files.read_table(files.DATA / "compression" / f"{name}.csv", labels=1)
     assert protocol["weights"] == {one: weights.load(one)[1]["sha256"][:16] for one in weights.NAMES}

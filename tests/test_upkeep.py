@@ -177,3 +177,10 @@ def test_spelling_is_checked_in_the_cells_of_notebooks_and_not_in_their_pictures
         nbformat.write(nbformat.v4.new_notebook(cells=[make(source), shown]), path)
         result = codespell(path)
         assert result.stdout.count(f"{misspelt} ==>") == mistakes and bool(result.returncode) == bool(mistakes)
+
+
+def test_no_module_has_the_name_of_a_standard_one():
+    """`python tools/x.py` puts tools/ first on the path, where the standard library would find it. (site is loaded
+    before that; compression is new in Python 3.14.)"""
+    names = {path.stem for folder in (ROOT, ROOT / "tools") for path in folder.glob("*.py")} - {"site"}
+    assert not names & {*sys.stdlib_module_names, "compression"}

@@ -224,7 +224,7 @@ def checkpoint_of(arguments, name, seed, of_data=None):
     end = "" if arguments.members else f"_seed{seed}"  # which the path of a member has already
     entry = recipes.MODELS[name]
     run = {"model": name, "size": arguments.size or entry.size, "seed": seed, "seconds": arguments.seconds}
-    run |= {"recipe": entry.recipe, **(of_data or {})}
+    run |= {"recipe": entry.recipe, "torch": torch.__version__, "processes": devices.process()[1], **(of_data or {})}
     return checkpoints.Checkpoint(ROOT / "build" / "checkpoints" / f"{path.stem}{end}.safetensors", run)
 
 

@@ -1,4 +1,4 @@
-"""What a run of the series leaves behind of the reader's shell and home, in one list for all that starts one.
+"""Which of the reader's own settings a run of the series ignores, in one list for all that starts one.
 
     python tools/environment.py -m jupyterlab notebooks    # that command, so shielded
 
@@ -19,8 +19,9 @@ DROPPED = re.compile(
     r"PYTHON(?!UNBUFFERED$|DONTWRITEBYTECODE$|PYCACHEPREFIX$|FAULTHANDLER$)\w*"
     r"|MPLBACKEND|JUPYTER_PATH|JUPYTER_PREFER_ENV_PATH"  # another backend, other people's kernels
     r"|LC_ALL|LANGUAGE"
-    # Where pip puts packages, or whether. Where it fetches them from, and by which proxy, is the reader's to say.
+    # Where pip and uv put packages, or whether. Where they fetch them from, and by which proxy, is the reader's to say.
     r"|PIP_(USER|TARGET|PREFIX|ROOT|DRY_RUN|NO_DEPS|REQUIREMENT|CONSTRAINT|EDITABLE|PYTHON|REQUIRE_HASHES)"
+    r"|UV_(TARGET|PREFIX|DRY_RUN|NO_DEPS|CONSTRAINT|OVERRIDE|EXCLUDE_NEWER|SYSTEM_PYTHON|TORCH_BACKEND|OFFLINE)"
 )
 SET = {"PYTHONUTF8": "1"} | dict.fromkeys(("LC_COLLATE", "LC_MESSAGES", "LC_NUMERIC", "LC_TIME"), "C")
 

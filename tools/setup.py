@@ -67,7 +67,9 @@ def make_environment():
             shutil.rmtree(VENV)
         made = run(sys.executable, "-m", "venv", VENV, quiet=True)
         if made.returncode and not works("-c", ""):
-            sys.exit(f"{made.stdout}{made.stderr}\n.venv could not be made. Then type the same command again.")
+            sys.exit(
+                f"{made.stdout}{made.stderr}\n.venv could not be made. Once that is solved, type the same command again."
+            )
     if not works("-m", "pip", "--version") and not works("-m", "ensurepip"):
         venv = f"python3.{sys.version_info.minor}-venv"
         sys.exit(f".venv has no pip. On Debian and Ubuntu: `apt install {venv}`. {REMOVE}")
@@ -88,6 +90,8 @@ def install(files):
     pip = (PYTHON, "-m", "pip", "install", "--quiet", "--no-user")
     own = shlex.split(os.environ.get("PIP_ARGS", ""))
     named = own or SOURCES.search(run(PYTHON, "-m", "pip", "config", "list", quiet=True).stdout)
+    if own and os.environ.get("TORCH"):
+        sys.exit("TORCH lets uv choose a build, PIP_ARGS lets pip. Give one of them.")
     build = build_of_torch()
     print(f"Installing {' and '.join(files)} into .venv (once) ...", flush=True)
     if os.environ.get("TORCH") or not named:
@@ -103,7 +107,9 @@ def install(files):
             f"{done.stderr.strip()}\nuv cannot install. pip tries, which on Linux may fetch torch for CUDA.", flush=True
         )
     if run(*pip, *own, *words).returncode:
-        sys.exit("The packages could not be installed; pip says why above. Then type the same command again.")
+        sys.exit(
+            "The packages could not be installed; pip says why above. Once that is solved, type the same command again."
+        )
 
 
 def check(files):

@@ -67,7 +67,8 @@ def checkpoint_of(name, member, of_run=None):
     """The checkpoint of one network; of_run: what is known when it is trained."""
     order, seed = member
     path = BUILD / "checkpoints" / f"weights_{name}_order{'s' if order is None else order}_seed{seed}.safetensors"
-    return checkpoints.Checkpoint(path, {"name": name, "training": recipes.WEIGHTS[name].training, **(of_run or {})})
+    run = {"name": name, "training": recipes.WEIGHTS[name].training, "torch": torch.__version__, **(of_run or {})}
+    return checkpoints.Checkpoint(path, run)
 
 
 def measured(model, parts):
@@ -78,6 +79,11 @@ def measured(model, parts):
         mixed, own = model.nats(images, each=True)
         nats[part] = {"mixture": round(float(mixed.mean()), 3), "orders": np.round(own.mean(1), 3).tolist()}
     return nats | {f"first {weights.FIRST} of test": round(float(mixed[: weights.FIRST].mean()), 3)}
+
+
+def checkpoints_of(names):
+    """The paths of the checkpoints of all networks of these weights."""
+    return [checkpoint_of(name, member).path for name in names for member in recipes.WEIGHTS[name].members]
 
 
 def networks(name, updates, mnist):
@@ -115,8 +121,6 @@ def make(name, parts, updates=None, mnist=None, folder=None):
     card["nats in 32 bits"] = exact
     for path in weights.store(name, model, card, folder):
         print(f"Stored in {path}.")
-    for member in recipe.members:
-        checkpoint_of(name, member).path.unlink(missing_ok=True)
     print(f"{name}: {card['nats']}")
 
 
@@ -134,16 +138,17 @@ def main(words=None):
             name: pictures(name, arguments.mnist) for name in names
         }  # what is missing is told before hours of work
         for name in names:
-            kept = [checkpoint_of(name, member).path for member in recipes.WEIGHTS[name].members]
-            files.check_writable(*weights.paths(name, arguments.folder), *kept)
+            files.check_writable(*weights.paths(name, arguments.folder), *checkpoints_of([name]))
         for name in names:
             make(name, parts[name], updates, arguments.mnist, arguments.folder)
+        for path in checkpoints_of(names):  # when all are stored, so that none is trained again
+            path.unlink(missing_ok=True)
     except files.LabError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        kept = {path.stem: checkpoints.read_updates(path) for path in sorted((BUILD / "checkpoints").glob("weights_*"))}
-        told = ", ".join(f"{name} after {updates:,} updates" for name, updates in kept.items()) or "from the start"
-        print(f"Interrupted. The same command goes on: {told}.")
+        there = [path for path in checkpoints_of(names) if path.exists()]
+        told = [f"{path.stem} after {checkpoints.read_updates(path):,} updates" for path in there]
+        print(f"Interrupted. The same command {'goes on: ' + ', '.join(told) if told else 'begins anew'}.")
         sys.exit(130)  # as a shell tells it
 
 

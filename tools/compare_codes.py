@@ -1,6 +1,6 @@
 """Measures note 9's compression beside classical codes and stores it: `make codecs`.
 
-    python tools/compression.py [--data letters digits camera noise] [--store]
+    python tools/compare_codes.py [--data letters digits camera noise] [--store]
 
 letters: all 1,902 test letters; digits: MNIST's 10,000 test images, binarised once (--mnist, or the environment
 variable PIXELRNN_MNIST); camera: scikit-image's camera, binarised, in 324 tiles of 28 x 28; noise: 1,902 pictures of
@@ -114,7 +114,7 @@ def measure(data, mnist, store):
             rows.append(measure_classical(name, images))
             print(data, *rows[-1], flush=True)
     protocol = {
-        "command": f"python tools/compression.py --data {data} --store",
+        "command": f"python tools/compare_codes.py --data {data} --store",
         "pictures": len(images),
         "unit": "bits per picture; seconds for all of them",
         "promised": {name: {key: round(bits, 3) for key, bits in of.items()} for name, of in promised.items()},
