@@ -24,6 +24,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 READY = {"requirements.txt": ".ready", "tests/requirements.txt": ".ready-tests"}  # file -> its mark in .venv
 REMOVE = "`make clean` removes .venv; the same command then sets it up anew."
+AGAIN = "type the same command again."
 NVIDIA = ("/proc/driver/nvidia/version", "/usr/lib/wsl/lib/nvidia-smi")
 SOURCES = re.compile(r"\b(index-url|extra-index-url|find-links|no-index)=")  # in pip's settings
 # Run in .venv: which of some pins are not installed there.
@@ -67,9 +68,7 @@ def make_environment():
             shutil.rmtree(VENV)
         made = run(sys.executable, "-m", "venv", VENV, quiet=True)
         if made.returncode and not works("-c", ""):
-            sys.exit(
-                f"{made.stdout}{made.stderr}\n.venv could not be made. Once that is solved, type the same command again."
-            )
+            sys.exit(f"{made.stdout}{made.stderr}\n.venv could not be made. Once that is solved, {AGAIN}")
     if not works("-m", "pip", "--version") and not works("-m", "ensurepip"):
         venv = f"python3.{sys.version_info.minor}-venv"
         sys.exit(f".venv has no pip. On Debian and Ubuntu: `apt install {venv}`. {REMOVE}")
@@ -107,9 +106,7 @@ def install(files):
             f"{done.stderr.strip()}\nuv cannot install. pip tries, which on Linux may fetch torch for CUDA.", flush=True
         )
     if run(*pip, *own, *words).returncode:
-        sys.exit(
-            "The packages could not be installed; pip says why above. Once that is solved, type the same command again."
-        )
+        sys.exit(f"The packages could not be installed; pip says why above. Once that is solved, {AGAIN}")
 
 
 def check(files):
