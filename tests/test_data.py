@@ -856,7 +856,7 @@ def test_binary_and_inverted_mnist_is_refused(tmp_path, no_setting, change, matc
 def test_other_images_in_mnists_place_are_told(tmp_path, no_setting, ink, told):
     images = np.full((40, 28, 28), round(255 * ink), np.uint8)
     np.savez(tmp_path / "mnist.npz", train_images=images, test_images=images)
-    with pytest.warns(UserWarning, match=rf"not MNIST's.*{told}.*none on MNIST"):
+    with pytest.warns(UserWarning, match=rf"not MNIST's.*{told}.*are not MNIST results"):
         datasets.load_mnist(tmp_path / "mnist.npz")
 
 
