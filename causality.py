@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from files import LabError, number, whole
+from support.files import LabError, number, whole
 
 INPUTS = 3  # batches of different values: for one of them, a ReLU or dropout may hide a path
 SHOWN = 3  # predictions that a report lists in each mode

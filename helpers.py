@@ -29,13 +29,12 @@ from PIL import Image, ImageOps
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import checkpoints
-import devices
-import muon
-from files import LabError, _check_sequences, _checked_picture, _numbers, check_tensor, choice, number, whole
-from joint import JointHead
-from labels import COLORS, as_it_stands, color_of, label_ends
-from photos import open_picture
+from support import checkpoints, devices
+from support.files import LabError, _check_sequences, _checked_picture, _numbers, check_tensor, choice, number, whole
+from support.joint_head import JointHead
+from support.optimizers import make_optimizers
+from support.photographs import open_picture
+from support.plot_style import COLORS, as_it_stands, color_of, label_ends
 
 # scikit-image imports pooch, and pooch a progress bar that asks, in a notebook, for widgets which nothing here uses.
 warnings.filterwarnings("ignore", message="IProgress not found")
@@ -49,7 +48,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 def load_picture(source, size=None, gray=False):
     """A picture as uint8 (rows, columns, channels): 1 channel if `gray`, else 3 (red, green, blue).
 
-    source: the name of a bundled picture (photos.BUNDLED), or the path of a PNG, JPEG (also a phone's MPO: its first
+    source: the name of a bundled picture (photographs.BUNDLED), or a PNG, JPEG (also a phone's MPO: its first
         picture), WebP, TIFF, AVIF, BMP or GIF file with one picture. Transparent pixels are laid over white, 16-bit
         values are scaled to 8 bits, a photograph is turned the way its camera was held.
     size: None keeps the picture's size; a whole number or (rows, columns) cuts the largest centred part of that shape
@@ -496,7 +495,7 @@ def train(
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     if not weights:
         raise LabError("All weights of this model are frozen (requires_grad is False): there is nothing to train.")
-    optimizers = muon.optimizers(weights, choice("optimizer", optimizer, ("adam", "muon")), learning_rate, weight_decay)
+    optimizers = make_optimizers(weights, choice("optimizer", optimizer, ("adam", "muon")), learning_rate, weight_decay)
     if batch_size is not None and whole("batch_size", batch_size) > len(sequences):
         raise LabError(
             f"A batch of {batch_size} cannot be taken from {len(sequences)} sequences. Choose a smaller one."

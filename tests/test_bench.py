@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-import devices
-import evidence
-import files
 import helpers
-import orders
-import recipes
-import saving
+from pixelrnn.evidence import results
+from pixelrnn.models import configs, orders, saving
+from support import devices, files
 
 pytestmark = pytest.mark.filterwarnings("ignore:The images at")  # which are not MNIST's
 
@@ -40,7 +37,7 @@ SMALL = ["--seconds", "0.5", "--size", "4", "--model", "joint"]
 
 def test_stores_protocol_and_a_row_for_each_look(place):
     bench.main([*SMALL, "--seeds", "1", "2", "--store"])
-    protocol, table = evidence.load_benchmark(place / "data" / "benchmarks" / "mnist_joint_4_dynamic_0.5s.csv")
+    protocol, table = results.load_benchmark(place / "data" / "benchmarks" / "mnist_joint_4_dynamic_0.5s.csv")
     expected = "python tools/bench.py --model joint --data mnist --seconds 0.5 --size 4 --seeds 1 2 --store"
     assert protocol["command"] == expected
     assert (protocol["training images"], protocol["measured images"], protocol["threads"]) == (128, 20, 1)
@@ -59,7 +56,7 @@ def test_nats_of_training_images_are_of_those(place):
     noise = np.random.default_rng(0).integers(0, 250, (20, 28, 28), np.uint8)  # in the mean no more ink than paper
     np.savez(place / "mnist.npz", train_images=images, test_images=noise)
     bench.main(SMALL)
-    protocol, table = evidence.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
+    protocol, table = results.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
     assert protocol["nats of training images"] < 28 * 28 * np.log(2) < table["nats"][-1]
 
 
@@ -72,15 +69,15 @@ def test_what_it_stored_says_how_to_do_it_again(place):
     assert list((place / "build").glob("*.csv")) == [first]
 
 
-@pytest.mark.parametrize("name", recipes.MODELS)
+@pytest.mark.parametrize("name", configs.MODELS)
 def test_every_model_of_the_benchmark_runs(place, name):
     """On digits of 8 x 8, with its own recipe; one update is enough."""
     bench.main(["--data", "digits", "--seconds", "0.01", "--model", name, "--device", "cpu"])
     (path,) = (place / "build").glob(f"digits_{name}_*_fixed_0.01s.csv")
-    protocol, table = evidence.load_benchmark(path)
+    protocol, table = results.load_benchmark(path)
     assert protocol["model"] == name and (protocol["training images"], protocol["measured images"]) == (1297, 500)
     assert 0 < table["nats"][-1] < 100
-    wanted = recipes.MODELS[name].recipe.get("bfloat16", False)
+    wanted = configs.MODELS[name].recipe.get("bfloat16", False)
     assert protocol["bfloat16"] == (wanted and devices.has_bfloat16("cpu"))  # what was used, not what was asked for
     assert (protocol["device"], protocol["processes"]) == ("cpu", 1)
 
@@ -93,8 +90,8 @@ def test_members_are_averaged_and_said_who_trained_how_long(place):
         bench.main([*MEMBERS, "--seeds", seed])
     weights = [place / "build" / f"digits_joint_4_fixed_0.05s_member{seed}.safetensors" for seed in (1, 0)]
     bench.main(["--average", *map(str, weights), "--device", "cpu"])
-    protocol, table = evidence.load_benchmark(place / "build" / "digits_joint_4_fixed_0.05s_members1-0.csv")
-    ends = [evidence.load_benchmark(path.with_suffix(".csv"))[1] for path in weights]
+    protocol, table = results.load_benchmark(place / "build" / "digits_joint_4_fixed_0.05s_members1-0.csv")
+    ends = [results.load_benchmark(path.with_suffix(".csv"))[1] for path in weights]
     seconds, updates, nats = ([end[name][-1] for end in ends] for name in ("seconds", "updates", "nats"))
     assert table["seed"].tolist() == [1, 0] and table["updates"].tolist() == np.cumsum(updates).tolist()
     np.testing.assert_allclose(table["seconds"], np.cumsum(seconds), atol=0.06)
@@ -114,13 +111,13 @@ def test_members_of_several_orders_are_mixed_and_kept(place):
     weights = [place / "build" / f"digits_joint_4_fixed_0.05s_{name}.safetensors" for name in names]
     bench.main(["--average", *map(str, weights), "--device", "cpu"])
     path = place / "build" / "digits_joint_4_fixed_0.05s_members0-1-0o3.csv"
-    protocol, table = evidence.load_benchmark(path)
+    protocol, table = results.load_benchmark(path)
     assert [(member["order"], member["seed"]) for member in protocol["members"]] == [(0, 0), (0, 1), (3, 0)]
     mixture = saving.load_model(path.with_suffix(".safetensors"))
     assert mixture.orders == [0, 3] and [type(model).__name__ for model in mixture.models] == ["Average", "GenModel"]
     held_out = bench.pictures(SimpleNamespace(data="digits", members=True), 0)[1]
     assert abs(mixture.nats(held_out).mean() - table["nats"][-1]) < 0.002
-    turned, _ = evidence.load_benchmark(weights[2].with_suffix(".csv"))
+    turned, _ = results.load_benchmark(weights[2].with_suffix(".csv"))
     assert turned["order"] == 3 and "--order 3" in turned["command"]
 
 
@@ -130,8 +127,8 @@ def test_what_is_kept_of_a_network_conditioned_on_shifts_is_plain(place):
     assert [type(saving.load_model(path)) for path in weights] == [helpers.GenModel] * 2
     bench.main(["--average", *map(str, weights), "--device", "cpu", "--store"])
     stored = place / "data" / "benchmarks" / "digits_joint-shifted_4_fixed_0.05s_members0-1.csv"
-    protocol, _ = evidence.load_benchmark(stored)
-    assert protocol["learning_rate"] == recipes.MODELS["joint-shifted"].recipe["learning_rate"]
+    protocol, _ = results.load_benchmark(stored)
+    assert protocol["learning_rate"] == configs.MODELS["joint-shifted"].recipe["learning_rate"]
     assert protocol["parameters"] == 2 * sum(weight.numel() for weight in saving.load_model(weights[0]).parameters())
     assert [path.suffix for path in stored.parent.iterdir()] == [".csv"]  # weights stay in build/
     assert saving.load_model(place / "build" / f"{stored.stem}.safetensors").orders == [0]
@@ -147,7 +144,7 @@ def test_a_member_of_another_order_learned_turned_pictures(place):
 
 def test_a_network_of_several_orders_is_measured_as_their_mixture():
     torch.manual_seed(0)
-    model = recipes.MODELS["joint-orders"].build(8, 8, 16)
+    model = configs.MODELS["joint-orders"].build(8, 8, 16)
     held_out = bench.pictures(SimpleNamespace(data="digits", members=False), 0)[1]
     mixed, own = model.nats(held_out, each=True)
     np.testing.assert_array_equal(bench.nats_of(model, held_out), mixed)
@@ -224,7 +221,7 @@ def test_a_run_that_does_not_end_loses_no_other_and_is_not_stored(place, monkeyp
     monkeypatch.setattr(helpers.GenModel, "loss", stopped)
     with pytest.raises(SystemExit, match="130" if stop is KeyboardInterrupt else "no"):
         bench.main([*SMALL, "--seeds", "1", "2", "3"])
-    _, table = evidence.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
+    _, table = results.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
     assert set(table["seed"]) == {1} and seeds == [1, 2]
 
 
@@ -237,7 +234,7 @@ def test_an_interrupt_between_two_runs_keeps_the_first(place, monkeypatch, capsy
     monkeypatch.setattr(bench, "isolated", isolated)
     with pytest.raises(SystemExit, match="130"):
         bench.main([*SMALL, "--seeds", "1", "2"])
-    _, table = evidence.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
+    _, table = results.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
     assert set(table["seed"]) == {1} and "Interrupted" in capsys.readouterr().out
 
 
@@ -286,5 +283,5 @@ def test_where_nothing_can_be_stored_what_was_found_is_told(tmp_path):
     with pytest.raises(files.LabError, match=r"settings cannot be written[^$]*\n1,0.5,8,20.25"):
         bench.store(path, {"model": helpers}, [(1, 0.5, 8, 20.25)])
     assert path.read_bytes() == old and list(path.parent.iterdir()) == [path]
-    protocol, table = evidence.load_benchmark(path)
+    protocol, table = results.load_benchmark(path)
     assert protocol == {"model": "joint \u2192"} and table["updates"].tolist() == [7]

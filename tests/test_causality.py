@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from causality import causality
-from files import LabError
+from support.files import LabError
 
 torch.manual_seed(0)
 X, GREY, COLOR, SERIES = (torch.rand(2, *shape) for shape in ((4,), (1, 4, 4), (3, 2, 3), (4, 2)))

@@ -20,22 +20,17 @@ import pytest
 import torch
 import train_weights
 
-import checkpoints
-import devices
-import evidence
-import files
 import helpers
-import orders
-import recipes
-import shifts
-import weights
+from pixelrnn.evidence import results
+from pixelrnn.models import augmentation, configs, orders, weights
+from support import checkpoints, devices, files
 
 GREY = torch.linspace(0, 1, 10 * 4 * 4).reshape(10, 4, 4)
 STEPS, STOP = 9, 5
 MODELS = {
     "dropout": lambda: helpers.GenModel(4, 6, dropout=0.5),
     "batch norm": lambda: helpers.GenModel(4, 6, norm="batch"),
-    "shifts": lambda: shifts.ShiftConditioned(input_size=4, hidden_size=6),
+    "shifts": lambda: augmentation.ShiftConditioned(input_size=4, hidden_size=6),
     "orders": lambda: orders.Shared([0, 3], input_size=4, hidden_size=6),
 }
 
@@ -256,7 +251,7 @@ def linger():
         raise
 
 if __name__ == "__main__":
-    import devices, lingers
+    import lingers; from support import devices
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         list(devices.in_processes({{"a": (lingers.linger,)}}))
@@ -335,7 +330,7 @@ def test_the_benchmark_goes_on_and_says_so(place, losses):
     """Stopped within the second run, it takes that up, and only measures the first anew."""
     command, path = [*BENCH, "--seeds", "0", "1"], place / "build" / "digits_joint_4_fixed_0.5s.csv"
     bench.main(BENCH)
-    assert "times taken up" not in evidence.load_benchmark(path)[0]
+    assert "times taken up" not in results.load_benchmark(path)[0]
     losses.count = 0
     losses.stop(20, files.LabError("the power went"), seed=1)
     with pytest.raises(SystemExit, match="the power went"):
@@ -343,7 +338,7 @@ def test_the_benchmark_goes_on_and_says_so(place, losses):
     kept = {path.stem[-1]: checkpoints.read_updates(path) for path in (place / "build" / "checkpoints").iterdir()}
     assert kept["1"] == 20 and kept["0"] + 20 == losses.count
     bench.main(command)
-    protocol, table = evidence.load_benchmark(path)
+    protocol, table = results.load_benchmark(path)
     ends = table["updates"][len(bench.LOOKS) - 1 :: len(bench.LOOKS)]
     assert protocol["times taken up"] == 1 and ends[0] == kept["0"] and sum(ends) == losses.count
     assert not list((place / "build" / "checkpoints").iterdir())
@@ -358,7 +353,7 @@ def test_a_run_that_is_stopped_after_its_last_update_is_only_measured(place, los
     (kept,) = (place / "build" / "checkpoints").iterdir()
     updates = checkpoints.read_updates(kept)
     bench.main(BENCH)
-    _, table = evidence.load_benchmark(place / "build" / "digits_joint_4_fixed_0.5s.csv")
+    _, table = results.load_benchmark(place / "build" / "digits_joint_4_fixed_0.5s.csv")
     assert table["updates"][-1] == updates and len(table["updates"]) == len(bench.LOOKS)
 
 
@@ -430,7 +425,7 @@ def test_a_changed_recipe_does_not_go_on_with_the_old_weights(few, losses, monke
     losses.stop(4, files.LabError("stop"))
     with pytest.raises(SystemExit, match="stop"):
         train_weights.main(["letters", "--updates", "6", "--folder", str(few)])
-    monkeypatch.setattr(recipes.WEIGHTS["letters"], "training", {**recipes.LETTERS_RECIPE, "clip": 1.0})
+    monkeypatch.setattr(configs.WEIGHTS["letters"], "training", {**configs.LETTERS_RECIPE, "clip": 1.0})
     with pytest.raises(SystemExit, match="another run: training differ"):
         train_weights.main(["letters", "--updates", "6", "--folder", str(few)])
 

@@ -16,17 +16,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import classical
-import codec
-import datasets
-import exact
-import files
 import helpers
-import orders
-import paper
-import recipes
-import saving
-import weights
+from pixelrnn.coding import classical_codes, codec, fixed_point
+from pixelrnn.data import datasets
+from pixelrnn.models import configs, orders, paper, saving, weights
+from support import files
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,7 +35,7 @@ def steps_of(pictures):
 
 
 MODELS = {
-    **recipes.small_models(4, 4, hidden=8, features=2),
+    **configs.small_models(4, 4, hidden=8, features=2),
     "levels, one-hot, GRU": (joint(distribution="categorical", levels=5, encoding="one-hot", cell="gru"), steps_of),
     "levels, independent": (helpers.GenModel(4, 8, distribution="categorical", levels=300), steps_of),
     "RNN of two layers": (helpers.GenModel(4, 8, cell="rnn", num_layers=2), steps_of),
@@ -194,7 +188,9 @@ def test_likely_pictures_take_less_than_unlikely_ones():
 # Everywhere the same bits
 
 PROGRAM = """
-import hashlib, torch, codec, weights
+import hashlib, torch
+from pixelrnn.coding import codec
+from pixelrnn.models import weights
 torch.manual_seed(0)
 pictures, model = torch.bernoulli(torch.full((64, 2, 28), 0.2)), weights.load("letters")[0].in_order(5)
 data = codec.compress(pictures, model)
@@ -228,17 +224,17 @@ def test_every_processor_writes_the_same_bytes(torch_may, onednn_may, threads):
 
 def test_exact_outputs_do_not_depend_on_the_batch_or_the_way_they_are_computed():
     model, _ = weights.load("letters")
-    model, fixed = model.in_order(0), exact.on_grid(model).in_order(0)
+    model, fixed = model.in_order(0), fixed_point.on_grid(model).in_order(0)
     pictures = torch.bernoulli(torch.full((5, 28, 28), 0.2), generator=torch.Generator().manual_seed(0)).double()
-    parallel = exact.outputs(fixed, pictures)
-    assert torch.equal(exact.outputs(fixed, pictures[2:3]), parallel[2:3])
+    parallel = fixed_point.outputs(fixed, pictures)
+    assert torch.equal(fixed_point.outputs(fixed, pictures[2:3]), parallel[2:3])
     seen, known = [], pictures.flatten(1).numpy()
 
     def choose(outputs):
         seen.append(outputs.clone())
         return known[:, len(seen) - 1 : len(seen)]
 
-    with exact.Exact():
+    with fixed_point.Exact():
         codec.walk(fixed, 28, 5, choose)
     assert torch.equal(torch.cat(seen, 1), parallel.flatten(1))
     with torch.no_grad():
@@ -247,15 +243,17 @@ def test_exact_outputs_do_not_depend_on_the_batch_or_the_way_they_are_computed()
 
 
 def test_tables():
-    x = np.arange(-exact.WIDEST * exact.GRID, exact.WIDEST * exact.GRID + 1) / exact.GRID
-    sigmoid, power = exact.sigmoid_table() / exact.FINE, exact.exp_table() / exact.FINE
-    assert np.abs(sigmoid - 1 / (1 + np.exp(-x))).max() <= 0.51 / exact.FINE
-    assert np.abs(power - np.exp(-x[len(x) // 2 :])).max() <= 0.51 / exact.FINE
+    x = np.arange(-fixed_point.WIDEST * fixed_point.GRID, fixed_point.WIDEST * fixed_point.GRID + 1) / fixed_point.GRID
+    sigmoid, power = fixed_point.sigmoid_table() / fixed_point.FINE, fixed_point.exp_table() / fixed_point.FINE
+    assert np.abs(sigmoid - 1 / (1 + np.exp(-x))).max() <= 0.51 / fixed_point.FINE
+    assert np.abs(power - np.exp(-x[len(x) // 2 :])).max() <= 0.51 / fixed_point.FINE
     assert (sigmoid + sigmoid[::-1] == 1).all() and sigmoid.min() > 0 and sigmoid.max() < 1
-    assert (exact._activations(2) == -exact._activations(2)[::-1]).all()
-    assert np.abs(exact._activations(2) - np.tanh(x / 2)).max() <= 0.51 / exact.GRID
+    assert (fixed_point._activations(2) == -fixed_point._activations(2)[::-1]).all()
+    assert np.abs(fixed_point._activations(2) - np.tanh(x / 2)).max() <= 0.51 / fixed_point.GRID
     # The whole tables, as they are on every machine: a change is a new format of files.
-    read = hashlib.sha256(exact.sigmoid_table().astype("<i8").tobytes() + exact.exp_table().astype("<i8").tobytes())
+    read = hashlib.sha256(
+        fixed_point.sigmoid_table().astype("<i8").tobytes() + fixed_point.exp_table().astype("<i8").tobytes()
+    )
     assert read.hexdigest()[:16] == "875e792327157b1d"
 
 
@@ -263,19 +261,23 @@ def test_tables():
 def test_tables_do_not_depend_on_what_a_program_does_with_decimals(rounding):
     with decimal.localcontext() as context:
         context.prec, context.rounding = 4, rounding
-        fresh = exact.sigmoid_table.__wrapped__(), exact.exp_table.__wrapped__(), exact._exponentials.__wrapped__()
-    assert (fresh[0] == exact.sigmoid_table()).all() and (fresh[1] == exact.exp_table()).all()
-    assert fresh[2] == exact._exponentials()
+        fresh = (
+            fixed_point.sigmoid_table.__wrapped__(),
+            fixed_point.exp_table.__wrapped__(),
+            fixed_point._exponentials.__wrapped__(),
+        )
+    assert (fresh[0] == fixed_point.sigmoid_table()).all() and (fresh[1] == fixed_point.exp_table()).all()
+    assert fresh[2] == fixed_point._exponentials()
 
 
 def test_what_is_not_exact_is_refused():
     one = torch.ones(2)
-    with exact.Exact(), pytest.raises(files.LabError, match="exp is not among the operations"):
+    with fixed_point.Exact(), pytest.raises(files.LabError, match="exp is not among the operations"):
         torch.exp(one)
     large = torch.full((2, 2), 1e3, dtype=torch.float64)
-    with exact.Exact(), pytest.raises(files.LabError, match="beyond"):
+    with fixed_point.Exact(), pytest.raises(files.LabError, match="beyond"):
         large @ large
-    with exact.Exact(), pytest.raises(files.LabError, match="beyond"):
+    with fixed_point.Exact(), pytest.raises(files.LabError, match="beyond"):
         large * float("nan")
     model = joint()
     with torch.no_grad():
@@ -515,10 +517,18 @@ def test_an_interrupt_says_what_is_left(tmp_path, monkeypatch, capsys):
 
 
 def test_a_python_without_the_packages_says_which_has_them(tmp_path):
-    words = [sys.executable, "-I", "-S", str(ROOT / "codec.py"), "pack", "in.npz", "packed"]  # -S: no packages
-    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    words = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(ROOT / "pixelrnn" / "coding" / "codec.py"),
+        "pack",
+        "in.npz",
+        "packed",
+    ]  # -S: no packages
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert "make notebooks" in result.stderr and ".venv/bin/python codec.py" in result.stderr
+    assert "make notebooks" in result.stderr and ".venv/bin/python -m pixelrnn.coding.codec" in result.stderr
 
 
 # The comparison with classical codes
@@ -537,12 +547,16 @@ def test_codes_are_measured_and_stored(few, monkeypatch, tmp_path):
     compare_codes.main(["--data", "letters"])
     protocol, _, labelled, numbers = files.read_table(tmp_path / "build" / "letters.csv", labels=1)
     names = [f"weights of {name}" for name in weights.NAMES]
-    names += [name for name in classical.NAMES if name in classical.OF_PICTURES or name in classical.OF_BYTES]
+    names += [
+        name
+        for name in classical_codes.NAMES
+        if name in classical_codes.OF_PICTURES or name in classical_codes.OF_BYTES
+    ]
     assert [name for (name,) in labelled] == names and protocol["pictures"] == 3
     assert (numbers[:, :2] > 8).all()
 
 
-@pytest.mark.parametrize("name", [*classical.OF_PICTURES, *classical.OF_BYTES])
+@pytest.mark.parametrize("name", [*classical_codes.OF_PICTURES, *classical_codes.OF_BYTES])
 def test_a_code_that_gives_back_something_else_is_found_out(few, monkeypatch, name):
     assert compare_codes.measure_classical(name, few)[0] == name
     right = compare_codes.decoded
@@ -553,7 +567,7 @@ def test_a_code_that_gives_back_something_else_is_found_out(few, monkeypatch, na
 
 def test_a_mosaic_holds_all_pictures_in_their_order():
     pictures = np.arange(5 * 2 * 3, dtype=np.uint8).reshape(5, 2, 3)
-    whole = classical.mosaic(pictures, 2)
+    whole = classical_codes.mosaic(pictures, 2)
     assert whole.shape == (6, 6)
     for number, picture in enumerate(pictures):
         row, column = divmod(number, 2)
@@ -572,7 +586,7 @@ def test_stored_tables_are_of_the_stored_weights(name):
     protocol, _, labelled, numbers = files.read_table(files.DATA / "compression" / f"{name}.csv", labels=1)
     assert protocol["weights"] == {one: weights.load(one)[1]["sha256"][:16] for one in weights.NAMES}
     assert protocol["pictures"] == {"digits": 10_000, "camera": 324}.get(name, 1902)
-    assert set(classical.NAMES) < {code for (code,) in labelled}
+    assert set(classical_codes.NAMES) < {code for (code,) in labelled}
     own = numbers[[code for (code,) in labelled].index("weights of digits")]
     promised = protocol["promised"]["digits"]["best order"]
     if name in weights.NAMES:
@@ -586,11 +600,11 @@ def test_what_is_written_of_the_codes_is_what_is_stored():
         for name, (_, _, labelled, numbers) in stored.items()
     }
     note = (ROOT / "labnotes" / "09_a_digit_in_fourteen_bytes.md").read_text(encoding="utf-8")
-    for code in ("ours", *classical.NAMES):
+    for code in ("ours", *classical_codes.NAMES):
         cells = [bits[name][f"weights of {name}" if code == "ours" else code] for name in ("letters", "digits")]
         row = " | ".join(f"{row[1]:.1f} | {row[0]:.1f}" for row in cells)
         assert f"| {code} | {row} |" in note
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"**{bits['digits']['weights of digits'][1]:.1f} bits**" in readme
-    best = min(bits["digits"][code][1] for code in classical.NAMES)
+    best = min(bits["digits"][code][1] for code in classical_codes.NAMES)
     assert best == bits["digits"]["JBIG1"][1] and f"JBIG1, takes {best:.1f} " in readme

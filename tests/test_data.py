@@ -22,10 +22,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageCms
 
-import datasets
-import files
 import helpers
-import photos
+from pixelrnn.data import datasets
+from support import files, photographs
 
 pytestmark = pytest.mark.filterwarnings("ignore:The images at")  # which are not MNIST's
 
@@ -182,7 +181,7 @@ def test_size_cuts_the_centre(tmp_path):
     assert (helpers.load_picture(str(path), size=6) == PICTURE[:, 2:8]).all()
 
 
-@pytest.mark.parametrize("name", photos.BUNDLED)
+@pytest.mark.parametrize("name", photographs.BUNDLED)
 def test_bundled_pictures_need_no_network(name, monkeypatch):
     def refuse(*_):
         raise OSError("no network in this test")

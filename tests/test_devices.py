@@ -11,11 +11,9 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-import checkpoints
-import devices
-import files
 import helpers
-import paper
+from pixelrnn.models import paper
+from support import checkpoints, devices, files
 
 OURS = {helpers.__file__, paper.__file__}
 MAKERS = {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.rand, torch.randint}
@@ -155,7 +153,8 @@ def test_the_comparison_finds_a_wrong_lstm(monkeypatch):
 
 
 SMALL = f"""import sys, threading; sys.path.insert(0, {str(files.DATA.parent)!r})
-import torch, devices
+import torch
+from support import devices
 def largest():
     seen.append(float((torch.full((10**6,), 1e-30) * 1e-12).max()))
 seen = []

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-import files
 import helpers
-import orders
+from pixelrnn.models import orders
+from support import files
 
 WIDTH, STEPS, WINDOW = 2, 9, 3  # the width and the window as in conftest.py
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import letters
+from pixelrnn.data import letters
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,9 @@ import pytest
 import torch
 from scipy import stats
 
-import datasets
-import files
 import helpers
-import joint
+from pixelrnn.data import datasets
+from support import files, joint_head
 
 HEADS = ("independent", "joint")
 CELLS, NORMS = tuple(helpers.CELLS), (None, "batch", "layer")
@@ -170,8 +169,8 @@ def test_a_leak_is_seen_at_every_level(head, levels):
             assert helpers.receptive_field(model, sequences, 2, 1)[2, 0] > 0
             model.head.left.mask.fill_(1)
             assert helpers.leaks(model, sequences)
-            model.head.left.mask[: joint.EMBEDDING] = 0
-            model.head.left.mask[joint.EMBEDDING :, levels:] = 0
+            model.head.left.mask[: joint_head.EMBEDDING] = 0
+            model.head.left.mask[joint_head.EMBEDDING :, levels:] = 0
 
 
 def test_colours_of_a_pixel_are_drawn_in_their_order():

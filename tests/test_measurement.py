@@ -19,10 +19,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-import evidence
-import files
 import helpers
-import pages
+from pixelrnn.evidence import results
+from support import display, files
 
 WIDTH, STEPS, WINDOW = 2, 6, 3  # as in conftest.py
 
@@ -152,8 +151,8 @@ def test_curves_are_loaded_back_to_four_digits(tmp_path_factory, data, steps, se
     path = tmp_path_factory.getbasetemp() / "curves" / "reference.csv"
     curve = st.lists(losses, min_size=steps, max_size=steps)
     curves = {name: {seed: data.draw(curve) for seed in range(seeds)} for name in ("b, with norm", "a")}
-    evidence.save_curves(path, {"hidden": 64, "rate": 0.01}, curves)
-    loaded = evidence.load_curves(path, {"rate": 0.01, "hidden": 64})
+    results.save_curves(path, {"hidden": 64, "rate": 0.01}, curves)
+    loaded = results.load_curves(path, {"rate": 0.01, "hidden": 64})
     assert list(loaded) == ["b, with norm", "a"]
     for name, by_seed in curves.items():
         np.testing.assert_allclose(loaded[name], list(by_seed.values()), rtol=5.1e-4)
@@ -170,8 +169,8 @@ def test_curves_are_loaded_back_to_four_digits(tmp_path_factory, data, steps, se
 )
 def test_curves_of_other_settings_do_not_apply(tmp_path, capsys, settings, message):
     path = tmp_path / "curves.csv"
-    evidence.save_curves(path, {"hidden": 64, "rate": 0.01}, {"loss": {0: [1.0]}})
-    assert evidence.load_curves(path, settings) == {}
+    results.save_curves(path, {"hidden": 64, "rate": 0.01}, {"loss": {0: [1.0]}})
+    assert results.load_curves(path, settings) == {}
     printed = capsys.readouterr().out
     assert printed == f"Not compared with the reference curves: {message}.\n"
 
@@ -179,8 +178,8 @@ def test_curves_of_other_settings_do_not_apply(tmp_path, capsys, settings, messa
 def test_settings_may_hold_a_tuple(tmp_path, capsys):
     path = tmp_path / "curves.csv"
     settings = {"size": (32, 48)}  # which JSON gives back as a list
-    evidence.save_curves(path, settings, {"loss": {0: [1.0]}})
-    assert evidence.load_curves(path, settings)["loss"].tolist() == [[1.0]]
+    results.save_curves(path, settings, {"loss": {0: [1.0]}})
+    assert results.load_curves(path, settings)["loss"].tolist() == [[1.0]]
     assert capsys.readouterr().out == ""
 
 
@@ -195,18 +194,18 @@ CHOSEN = [
 @pytest.mark.parametrize(("settings", "as_stored"), CHOSEN)
 def test_chosen_settings_are_compared_as_a_file_holds_them(tmp_path, capsys, settings, as_stored):
     path = tmp_path / "curves.csv"
-    evidence.save_curves(path, as_stored, {"loss": {0: [1.0]}})
-    assert evidence.load_curves(path, settings)["loss"].tolist() == [[1.0]]
-    evidence.save_curves(path, {"image": "camera"}, {"loss": {0: [1.0]}})
-    assert evidence.load_curves(path, settings) == {}
+    results.save_curves(path, as_stored, {"loss": {0: [1.0]}})
+    assert results.load_curves(path, settings)["loss"].tolist() == [[1.0]]
+    results.save_curves(path, {"image": "camera"}, {"loss": {0: [1.0]}})
+    assert results.load_curves(path, settings) == {}
     assert capsys.readouterr().out.startswith("Not compared with the reference curves: image is ")
 
 
 @pytest.mark.parametrize("value", [print, {1}, 1j, np.zeros((99, 99)), object(), torch.zeros(2)], ids=type)
 def test_settings_that_no_file_holds_are_not_those_of_the_reference(tmp_path, capsys, value):
     path = tmp_path / "curves.csv"
-    evidence.save_curves(path, {"image": "camera"}, {"loss": {0: [1.0]}})
-    assert evidence.load_curves(path, {"image": value}) == {}
+    results.save_curves(path, {"image": "camera"}, {"loss": {0: [1.0]}})
+    assert results.load_curves(path, {"image": value}) == {}
     printed = capsys.readouterr().out
     assert printed.startswith("Not compared with the reference curves: image is ") and len(printed) < 400
 
@@ -226,18 +225,18 @@ def test_settings_that_no_file_holds_are_not_those_of_the_reference(tmp_path, ca
 )
 def test_curves_that_cannot_be_saved_leave_the_old_file(tmp_path, settings, curves, said):
     path = tmp_path / "curves.csv"
-    evidence.save_curves(path, {"size": 8}, {"a": {0: [1.0, 0.5]}})
+    results.save_curves(path, {"size": 8}, {"a": {0: [1.0, 0.5]}})
     old = path.read_bytes()
     with pytest.raises(files.LabError, match=said):
-        evidence.save_curves(path, settings, curves)
+        results.save_curves(path, settings, curves)
     assert path.read_bytes() == old and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("name", ["a, b", 'say "row"', "two\nlines", "two\r\nlines", "row \u2192 row", "#", " "])
 def test_curves_may_have_any_name(tmp_path, name):
     path = tmp_path / "curves.csv"
-    evidence.save_curves(path, {"name": name}, {name: {0: [1.0, 0.5]}})
-    assert {key: curve.tolist() for key, curve in evidence.load_curves(path, {"name": name}).items()} == {
+    results.save_curves(path, {"name": name}, {name: {0: [1.0, 0.5]}})
+    assert {key: curve.tolist() for key, curve in results.load_curves(path, {"name": name}).items()} == {
         name: [[1.0, 0.5]]
     }
 
@@ -245,8 +244,8 @@ def test_curves_may_have_any_name(tmp_path, name):
 def test_tables_are_utf_8_whatever_the_locale(tmp_path):
     """Also where Python takes the locale's encoding: ASCII here, cp1252 on Windows."""
     code = (
-        "import sys, evidence; given = {'\\u2192': {0: [1.0]}}; evidence.save_curves(sys.argv[1], {}, given);"
-        "print(ascii(list(evidence.load_curves(sys.argv[1], {}))))"
+        "import sys; from pixelrnn.evidence import results; given = {'\\u2192': {0: [1.0]}}; results.save_curves(sys.argv[1], {}, given);"
+        "print(ascii(list(results.load_curves(sys.argv[1], {}))))"
     )
     path = tmp_path / "curves.csv"
     told = subprocess.run(
@@ -259,7 +258,7 @@ def test_tables_are_utf_8_whatever_the_locale(tmp_path):
     )
     assert told.stdout == "['\\u2192']\n" and "\u2192,0,1" in path.read_text(encoding="utf-8")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as Excel saves it
-    assert list(evidence.load_curves(path, {})) == ["\u2192"]
+    assert list(results.load_curves(path, {})) == ["\u2192"]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +276,7 @@ def test_tables_are_utf_8_whatever_the_locale(tmp_path):
         b"# {}\na,b\nx,0,1\n",
     ],
 )
-@pytest.mark.parametrize("load", [lambda path: evidence.load_curves(path, {}), evidence.load_benchmark])
+@pytest.mark.parametrize("load", [lambda path: results.load_curves(path, {}), results.load_benchmark])
 def test_damaged_tables(tmp_path, content, load):
     path = tmp_path / "table.csv"
     path.write_bytes(content)
@@ -286,12 +285,12 @@ def test_damaged_tables(tmp_path, content, load):
 
 
 def test_tables_that_are_not_there(tmp_path, capsys):
-    assert evidence.load_curves(tmp_path / "none.csv", {}) == {}
+    assert results.load_curves(tmp_path / "none.csv", {}) == {}
     assert capsys.readouterr().out.startswith("Not compared with the reference curves: There is no file ")
     with pytest.raises(files.LabError, match=r"There is no file .*none.csv\. `make bench`"):
-        evidence.load_benchmark(tmp_path / "none.csv")
+        results.load_benchmark(tmp_path / "none.csv")
     (tmp_path / "file").write_text("")
-    for load in (lambda path: evidence.load_curves(path, {}), evidence.load_benchmark):
+    for load in (lambda path: results.load_curves(path, {}), results.load_benchmark):
         for value, said in {
             tmp_path: "is a folder",
             tmp_path / "file" / "c.csv": "cannot be looked at",
@@ -314,7 +313,7 @@ LEVELS = np.geomspace(0.7, 2 * REFERENCE[2, -1], 11)[1:]  # the slowest seed's l
 
 @pytest.mark.parametrize("curve", [*REFERENCE, falling(10), 0.9 * falling(18), 1.1 * falling(20)])
 def test_curve_on_pace(curve):
-    assert evidence.fraction_in_time(curve, REFERENCE) == 1
+    assert results.fraction_in_time(curve, REFERENCE) == 1
 
 
 @pytest.mark.parametrize(
@@ -323,39 +322,39 @@ def test_curve_on_pace(curve):
     ids=["too fast", "too slow", "rises", "never falls", "low from the start", "NaN"],
 )
 def test_curve_off_pace(curve):
-    assert evidence.fraction_in_time(curve, REFERENCE) == 0
+    assert results.fraction_in_time(curve, REFERENCE) == 0
 
 
 @pytest.mark.parametrize("reached", [1, 4, 9])
 def test_pace_is_the_fraction_of_levels_reached(reached):
     curve = np.maximum(falling(20), 0.99 * LEVELS[reached - 1])  # stands still just below that level
-    assert evidence.fraction_in_time(curve, REFERENCE) == reached / 10
+    assert results.fraction_in_time(curve, REFERENCE) == reached / 10
 
 
 def test_pace_within_another_factor():
-    assert evidence.fraction_in_time(falling(20), REFERENCE, factor=1) == 1
-    assert evidence.fraction_in_time(falling(17), REFERENCE, factor=1) == 0
-    assert evidence.fraction_in_time(falling(8), REFERENCE, factor=3) == 1
+    assert results.fraction_in_time(falling(20), REFERENCE, factor=1) == 1
+    assert results.fraction_in_time(falling(17), REFERENCE, factor=1) == 0
+    assert results.fraction_in_time(falling(8), REFERENCE, factor=3) == 1
 
 
 def test_pace_of_a_loss_that_falls_towards_a_floor():
     reference = 20 + 25 * REFERENCE  # from 37.5 to 20: twice the best is more than the first
-    assert evidence.fraction_in_time(reference[1], reference, floor=0.95) == 1
-    assert evidence.fraction_in_time(20 + 25 * falling(50), reference, floor=0.95) < 0.5
-    assert evidence.fraction_in_time(np.full(200, reference[0, 0]), reference, floor=0.95) < 0.1
+    assert results.fraction_in_time(reference[1], reference, floor=0.95) == 1
+    assert results.fraction_in_time(20 + 25 * falling(50), reference, floor=0.95) < 0.5
+    assert results.fraction_in_time(np.full(200, reference[0, 0]), reference, floor=0.95) < 0.1
 
 
 def test_curves_of_every_few_steps(tmp_path):
     path = tmp_path / "curves.csv"
-    evidence.save_curves(path, {}, {"loss": {0: [3.0, 2.0, 1.0]}}, every=20)
+    results.save_curves(path, {}, {"loss": {0: [3.0, 2.0, 1.0]}}, every=20)
     assert [line.split(",")[1] for line in path.read_text().splitlines()[2:]] == ["0", "20", "40"]
-    assert evidence.load_curves(path, {})["loss"].tolist() == [[3.0, 2.0, 1.0]]
+    assert results.load_curves(path, {})["loss"].tolist() == [[3.0, 2.0, 1.0]]
 
 
 def test_benchmark_is_loaded_with_its_protocol(tmp_path):
     path = tmp_path / "mnist.csv"
     path.write_text('# {"binarised": "static"}\nseed,seconds,nats\n0,10.0,90.5\n1,20.0,85\n')
-    protocol, table = evidence.load_benchmark(path)
+    protocol, table = results.load_benchmark(path)
     assert protocol == {"binarised": "static"}
     assert {name: values.tolist() for name, values in table.items()} == {
         "seed": [0, 1],
@@ -368,7 +367,7 @@ def test_benchmark_is_loaded_with_its_protocol(tmp_path):
 
 
 def test_a_result_that_meets_its_bound_is_printed_and_recorded(capsys):
-    claims = evidence.Claims()
+    claims = results.Claims()
     claims.check("Loss falls", [0.12345678901, 0.1], "under 0.2 nats", untrained=[0.7, 0.8], copying_above=1)
     printed = "Loss falls: 0.1235, 0.1; must be under 0.2 nats; untrained 0.7, 0.8; copying above 1\n"
     assert capsys.readouterr().out == printed
@@ -398,7 +397,7 @@ def test_a_result_that_meets_its_bound_is_printed_and_recorded(capsys):
     ],
 )
 def test_a_bound_is_what_its_words_say(bound, meets, misses):
-    claims = evidence.Claims()
+    claims = results.Claims()
     claims.check("it", [meets, meets], bound)
     claims.check("it", meets, bound, baseline=misses)
     for values in ([misses], [meets, misses], [meets, None], [np.nan], [np.inf], []):
@@ -409,19 +408,19 @@ def test_a_bound_is_what_its_words_say(bound, meets, misses):
 def test_a_baseline_that_meets_the_bound_is_raised():
     """What an untrained model passes is no check."""
     with pytest.raises(AssertionError, match=r"the baseline meets it too: not trained 0.4, 0.6"):
-        evidence.Claims().check("right", 0.7, "over 0.5 of the pixels", not_trained=[0.4, 0.6])
+        results.Claims().check("right", 0.7, "over 0.5 of the pixels", not_trained=[0.4, 0.6])
     with pytest.raises(AssertionError, match="the baseline meets it too"):  # one that was not measured is none
-        evidence.Claims().check("right", 0.7, "over 0.5 of the pixels", not_trained=[])
+        results.Claims().check("right", 0.7, "over 0.5 of the pixels", not_trained=[])
 
 
 @pytest.mark.parametrize("bound", ["", "fast", "below 5", "under", "over 1 to 2", "5%", "1.2.3", "under five"])
 def test_a_bound_that_cannot_be_read_is_told(bound):
     with pytest.raises(files.LabError, match="A bound is written as"):
-        evidence.Claims().check("it", 1, bound)
+        results.Claims().check("it", 1, bound)
 
 
 def test_what_misses_its_bound_where_nothing_is_asserted_is_said(capsys):
-    claims = evidence.Claims()
+    claims = results.Claims()
     claims.asserted = False
     claims.check("Loss falls", 0.7, "under 0.2 nats")
     claims.check("Loss falls", 0.1, "under 0.2 nats", untrained=0.1)
@@ -447,7 +446,7 @@ def test_what_misses_its_bound_where_nothing_is_asserted_is_said(capsys):
     ],
 )
 def test_a_number_that_is_missing_is_kept_as_null(this_run, kept):
-    claims = evidence.Claims()
+    claims = results.Claims()
     claims.asserted = False
     claims.check("Smallest that restores", this_run, "63 units")
     assert claims.rows[-1]["this run"] == kept
@@ -467,23 +466,23 @@ def test_a_number_that_is_missing_is_kept_as_null(this_run, kept):
     ],
 )
 def test_numbers_of_a_run_as_text(values, text):
-    assert evidence.numbers(values) == text
+    assert results.numbers(values) == text
 
 
 @pytest.fixture
 def reference(tmp_path, monkeypatch):
     """A note's reference curves, of five seeds that fall to 0.1 within some 40 steps."""
-    monkeypatch.setattr(evidence, "DATA", tmp_path)
+    monkeypatch.setattr(results, "DATA", tmp_path)
     (tmp_path / "reference").mkdir()
     curves = {seed: np.exp(-np.arange(40) / (8 + seed / 10)) + 0.1 for seed in range(5)}
     path = tmp_path / "reference" / "01_note.csv"
-    evidence.save_curves(path, {"size": 8}, {"a model": curves})
+    results.save_curves(path, {"size": 8}, {"a model": curves})
     return [curves[0], curves[3]], path
 
 
 def test_a_note_with_its_own_settings_is_asserted_and_compared(reference, capsys):
     curves, _ = reference
-    claims = evidence.Claims("01_note", size=8)
+    claims = results.Claims("01_note", size=8)
     assert claims.asserted
     assert claims.reference([0, 3], {"a model": curves})["a model"].shape == (5, 40)
     (row,) = claims.rows
@@ -496,12 +495,12 @@ def test_a_note_with_its_own_settings_is_asserted_and_compared(reference, capsys
 def test_curves_of_other_names_than_the_stored_ones_are_told(names, reference):
     curves, _ = reference
     with pytest.raises(files.LabError, match=r"01_note.csv are of a model: `make reference`"):
-        evidence.Claims("01_note", size=8).reference([0, 3], dict.fromkeys(names, curves))
+        results.Claims("01_note", size=8).reference([0, 3], dict.fromkeys(names, curves))
 
 
 def test_a_note_with_other_settings_is_neither(reference, capsys):
     curves, _ = reference
-    claims = evidence.Claims("01_note", size=9)
+    claims = results.Claims("01_note", size=9)
     assert "Not compared with the reference curves: size is 9, not 8." in capsys.readouterr().out
     assert not claims.asserted and claims.reference([0, 3], {"a model": curves}) == {} and claims.rows == []
 
@@ -509,10 +508,10 @@ def test_a_note_with_other_settings_is_neither(reference, capsys):
 def test_make_reference_stores_the_curves_of_the_run(reference, monkeypatch):
     curves, path = reference
     path.unlink()
-    monkeypatch.setenv(evidence.RECORD, "1")
-    claims = evidence.Claims("01_note", size=9)
+    monkeypatch.setenv(results.RECORD, "1")
+    claims = results.Claims("01_note", size=9)
     assert claims.asserted and claims.reference([0, 3], {"a model": curves}, every=2) == {}
-    assert evidence.load_curves(path, {"size": 9})["a model"] == pytest.approx(np.array(curves), rel=1e-3)
+    assert results.load_curves(path, {"size": 9})["a model"] == pytest.approx(np.array(curves), rel=1e-3)
 
 
 def table_of(claims, monkeypatch):
@@ -530,7 +529,7 @@ ODD_NAMES += ["~~x~~", "[t](u)", "![i](x)", "100%", "é", "日本", "\"'", "h_n"
 def test_table_shows_a_name_letter_by_letter(monkeypatch, name):
     from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-    claims = evidence.Claims()
+    claims = results.Claims()
     claims.check(name, 0.5, f"under 1 {name}", other=2)
     table = table_of(claims, monkeypatch)
     cells = re.findall(r"<td[^>]*>(.*?)</td>", markdown2html_mistune(table["text/markdown"]))
@@ -546,7 +545,7 @@ def test_table_shows_a_name_letter_by_letter(monkeypatch, name):
 
 
 def test_table_keeps_a_name_of_two_lines_in_one_row(monkeypatch):
-    claims = evidence.Claims()
+    claims = results.Claims()
     claims.check("one\ntwo", 1, "1")
     assert table_of(claims, monkeypatch)["text/markdown"].splitlines()[2:] == ["| one<br>two | 1 | 1 |  |"]
 
@@ -554,7 +553,7 @@ def test_table_keeps_a_name_of_two_lines_in_one_row(monkeypatch):
 def test_table_shows_the_results_and_keeps_numbers_in_the_metadata(monkeypatch):
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append((data, options)))
-    claims = evidence.Claims()
+    claims = results.Claims()
     claims.check("Loss falls", 0.123, "under 0.2 nats", untrained=[1, 2])
     claims.check("Bits are exact", [1.0] * 4, "1 of the bits")
     claims.table()
@@ -572,7 +571,7 @@ def test_table_shows_the_results_and_keeps_numbers_in_the_metadata(monkeypatch):
 def test_code_is_shown_as_it_stands_in_its_module_without_its_docstring(monkeypatch):
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append(data))
-    pages.show_code(helpers.GenModel.features, helpers.first_below)
+    display.show_code(helpers.GenModel.features, helpers.first_below)
     (data,) = shown
     assert data["text/markdown"] == f"```python\n{data['text/plain']}\n```"
     assert data["text/plain"].startswith("def features(self, inputs):\n    ") and '"""' not in data["text/plain"]
@@ -583,7 +582,7 @@ def test_a_figure_is_shown_with_alternative_text(monkeypatch):
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append((data, options["metadata"])))
     plt.plot([1, 2])
-    pages.show_figure("a line that rises")
+    display.show_figure("a line that rises")
     ((data, metadata),) = shown
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG") and not plt.get_fignums()
     assert data["text/plain"] == "a line that rises" and metadata == {"image/png": {"alt": "a line that rises"}}

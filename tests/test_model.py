@@ -17,11 +17,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-import files
 import helpers
-import orders
-import paper
-import saving
+from pixelrnn.models import orders, paper, saving
+from support import files
 
 WIDTH, HIDDEN, STEPS, WINDOW = 2, 5, 6, 3  # as in conftest.py
 OUTPUTS, NORMS, DIRECTIONS = ("seq2seq", "seq2vec"), (None, "batch", "layer"), (False, True)

@@ -17,9 +17,9 @@ import nbformat
 import pytest
 from PIL import Image
 
-import evidence
-import files
 import helpers
+from pixelrnn.evidence import results
+from support import files
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -203,7 +203,7 @@ def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name,
 
 SMALL = """import sys
 sys.path[:0] = [{root!r}]
-import evidence
+from pixelrnn.evidence import results as evidence
 claims = evidence.Claims()
 claims.check("two and two", 2 + 2, "{four} things", zero=0)
 claims.table()"""
@@ -286,7 +286,7 @@ def test_what_is_not_compared_is_every_number_of_a_result_and_nothing_else(noteb
     rows = [row.strip("| ").split(" | ") for row in table.splitlines()[2:]]
     assert len(rows) == len(lines) > 10
     for row, line in zip(rows, lines, strict=True):
-        written = evidence.numbers([0.1, 2.5e-7, None, 3])
+        written = results.numbers([0.1, 2.5e-7, None, 3])
         for baseline in filter(None, (row[3:] or [""])[0].split("; ")):
             name = re.sub(r" (none|-?[\d.,]+(e-\d+)?)((, | to )(or )?(none|-?[\d.,]+(e-\d+)?))*$", "", baseline)
             for text in (line, f"| {' | '.join(row)} |"):
@@ -383,12 +383,12 @@ def test_a_cell_whose_kernel_dies_fails_without_waiting_for_its_limit(tmp_path):
 def test_reference_seeds_keep_pace_with_each_other_and_an_untrained_model_does_not(path):
     settings = json.loads(path.open().readline().removeprefix("# "))
     floor = settings.get("floor", 0.0)
-    for name, seeds in evidence.load_curves(path, settings).items():
+    for name, seeds in results.load_curves(path, settings).items():
         assert len(seeds) >= 5, name
         for seed in range(len(seeds)):
             others = [row for number, row in enumerate(seeds) if number != seed]
-            assert evidence.fraction_in_time(seeds[seed], helpers.np.array(others), floor=floor) >= 0.9, name
-        assert evidence.fraction_in_time([seeds[0][0]] * seeds.shape[1], seeds, floor=floor) < 0.5, name
+            assert results.fraction_in_time(seeds[seed], helpers.np.array(others), floor=floor) >= 0.9, name
+        assert results.fraction_in_time([seeds[0][0]] * seeds.shape[1], seeds, floor=floor) < 0.5, name
 
 
 def test_importing_what_downloads_says_nothing_in_a_notebook(tmp_path):

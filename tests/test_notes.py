@@ -8,8 +8,8 @@ import nbformat
 import numpy as np
 import pytest
 
-import evidence
-import recipes
+from pixelrnn.evidence import results as evidence
+from pixelrnn.models import configs
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -210,7 +210,7 @@ BENCHMARK_NOTE = NOTES / "07_what_a_minute_buys.md"
 def cost_row(path):
     """A run of the benchmark as note 7 reports it: what it reached, and what it cost."""
     protocol, lasts = last_of_each_seed(path)
-    told = [recipes.NAMES.get(protocol["model"], protocol["model"]), size_of(protocol)]
+    told = [configs.NAMES.get(protocol["model"], protocol["model"]), size_of(protocol)]
     told += [f"{np.mean([nats for _, nats in lasts]):.2f}", f"{protocol['images per second']:,.0f}"]
     told += [f"{protocol[name]:,.0f}" for name in ("parameters", "peak memory", "sampled per second")]
     return f"| {' | '.join(map(str, told))} |"
@@ -234,7 +234,7 @@ def test_the_benchmark_on_digits_is_reported_as_it_was_run(path):
     for run in (path.with_stem(path.stem.replace("_10s", "_2s")), path):
         protocol, lasts = last_of_each_seed(run)
         told += [f"{np.mean([nats for _, nats in lasts]):.2f}", f"{protocol['nats of training images']:.2f}"]
-    row = f"| {recipes.NAMES[protocol['model']]} | {' | '.join(told)} |"
+    row = f"| {configs.NAMES[protocol['model']]} | {' | '.join(told)} |"
     assert row in BENCHMARK_NOTE.read_text(encoding="utf-8")
 
 

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-import files
 import helpers
-import orders
-import paper
-import saving
+from pixelrnn.models import orders, paper, saving
+from support import files
 
 PICTURES = torch.tensor(list(itertools.product([0.0, 1.0], repeat=9))).reshape(-1, 3, 3)  # all of 3 x 3
 

@@ -16,12 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
-import files
 import helpers
-import letters
-import paper
-import recipes
-import weights
+from pixelrnn.data import letters
+from pixelrnn.models import configs, paper, weights
+from support import files
 
 SIZE, COUNT = 28, 6
 PATIENCE = 60_000  # milliseconds that a test waits for what should come, on a machine that is busy
@@ -957,7 +955,7 @@ GRID = (11, 23)
 
 
 def small_models():
-    models = recipes.small_models(*GRID, hidden=16)
+    models = configs.small_models(*GRID, hidden=16)
     return {name: models[name][0] for name in models if name not in ("pixel LSTM", "MADE")}
 
 

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-import files
 import helpers
-import paper
-import saving
-from paper import MADE, Average, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, PixelRNN, RowLSTM
+from pixelrnn.models import paper, saving
+from pixelrnn.models.paper import MADE, Average, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, PixelRNN, RowLSTM
+from support import files
 
 ROWS, COLUMNS = 5, 4
 BUILD = {

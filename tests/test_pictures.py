@@ -14,9 +14,8 @@ import torch
 from matplotlib.collections import PolyCollection
 from PIL import Image
 
-import files
 import helpers
-import labels
+from support import files, plot_style
 
 ROWS, COLUMNS = 6, 4
 TO_COME = [86, 180, 233]
@@ -130,7 +129,7 @@ def test_a_curve_has_its_very_name_at_its_end(name, layout):
 def test_names_at_line_ends_do_not_overlap_and_stay_within_the_height_of_the_axes():
     _, ax = plt.subplots(figsize=(4, 2))
     lines = {f"line {number}": ax.plot([0, 1], [0, 1 + number / 1000])[0] for number in range(6)}
-    labels.label_ends(ax, lines)
+    plot_style.label_ends(ax, lines)
     boxes = [text.get_window_extent() for text in sorted(ax.texts, key=lambda text: text.get_position()[1])]
     assert all(low.y1 <= high.y0 for low, high in itertools.pairwise(boxes))
     assert boxes[-1].y1 <= ax.bbox.y1 + boxes[-1].height and all(box.x0 > ax.bbox.x1 for box in boxes)
@@ -141,7 +140,7 @@ def test_names_at_line_ends_stand_at_their_lines_and_give_way_to_both_sides():
     _, ax = plt.subplots(figsize=(6, 4))
     heights = {"low": 0.05, "one": 0.500, "two": 0.501, "three": 0.502, "high": 0.9}
     ax.set_ylim(0, 1)
-    labels.label_ends(ax, {name: ax.plot([0, 1], [height] * 2)[0] for name, height in heights.items()})
+    plot_style.label_ends(ax, {name: ax.plot([0, 1], [height] * 2)[0] for name, height in heights.items()})
     places = {text.get_text(): text.get_position()[1] for text in ax.texts}
     for name in ("low", "two", "high"):  # the middle one of three that are close stays
         assert abs(places[name] - heights[name]) < 1e-3
@@ -156,9 +155,9 @@ def test_a_curve_on_a_linear_axis_has_its_name_at_its_end():
 
 
 def test_a_model_has_one_colour_whatever_variant_of_it():
-    assert labels.color_of("categorical, no norm") == labels.color_of("categorical, batch norm")
-    assert labels.color_of("categorical") != labels.color_of("regression")
-    assert labels.color_of("another", "red") == "red"
+    assert plot_style.color_of("categorical, no norm") == plot_style.color_of("categorical, batch norm")
+    assert plot_style.color_of("categorical") != plot_style.color_of("regression")
+    assert plot_style.color_of("another", "red") == "red"
 
 
 def test_letters_that_no_font_has_and_bytes_that_are_no_letters_are_drawn_without_a_word():
@@ -173,21 +172,21 @@ def test_letters_that_no_font_has_and_bytes_that_are_no_letters_are_drawn_withou
 
 def test_pictures_are_named_after_their_files():
     paths = ["a/x.png", Path("b/x.jpg"), "c/x.y.png", "b/x (2).png", "astronaut"]
-    assert list(labels.named(paths).items()) == [
+    assert list(plot_style.named(paths).items()) == [
         ("x", "a/x.png"),
         ("x (2)", Path("b/x.jpg")),
         ("x.y", "c/x.y.png"),
         ("x (2) (2)", "b/x (2).png"),
         ("astronaut", "astronaut"),
     ]
-    assert labels.named("a/_DSC $1.png") == {"_DSC $1": "a/_DSC $1.png"}
-    assert labels.named(Path("mine.png")) == {"mine": Path("mine.png")}
+    assert plot_style.named("a/_DSC $1.png") == {"_DSC $1": "a/_DSC $1.png"}
+    assert plot_style.named(Path("mine.png")) == {"mine": Path("mine.png")}
 
 
 @pytest.mark.parametrize("sources", [[], (), None, 3, [None]])
 def test_no_picture_is_told(sources):
     with pytest.raises(files.LabError, match="picture"):
-        labels.named(sources)
+        plot_style.named(sources)
 
 
 def test_difference_is_white_where_equal():

@@ -21,12 +21,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 import bench
 
-import checkpoints
-import devices
-import evidence
-import files
 import helpers
-import saving
+from pixelrnn.evidence import results as evidence
+from pixelrnn.models import saving
+from support import checkpoints, devices, files
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or sys.platform == "win32", reason="torchrun, and its signals, are wanted"

@@ -17,11 +17,11 @@ import series
 CLAIM = """import sys
 sys.path[:0] = [{root!r}]
 import matplotlib.pyplot as plt
-import evidence
+from pixelrnn.evidence import results as evidence
 claims = evidence.Claims()
 claims.check("sum", 2 + 2, "{four} things", zero=0)
 claims.table()
-import pages
+from support import display as pages
 fig, ax = plt.subplots()
 pages.show_figure('axes, "empty"')"""
 

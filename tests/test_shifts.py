@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-import files
 import helpers
-import shifts
+from pixelrnn.models import augmentation
+from support import files
 
 PICTURES = torch.bernoulli(torch.full((6, 5, 5), 0.4), generator=torch.Generator().manual_seed(0))
 
@@ -14,7 +14,7 @@ PICTURES = torch.bernoulli(torch.full((6, 5, 5), 0.4), generator=torch.Generator
 def conditioned(seed=0, **settings):
     """A network far from uniform, which has something to say of every shift."""
     torch.manual_seed(seed)
-    model = shifts.ShiftConditioned(**{"input_size": 5, "hidden_size": 8, **settings})
+    model = augmentation.ShiftConditioned(**{"input_size": 5, "hidden_size": 8, **settings})
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(2)
@@ -30,7 +30,7 @@ def test_a_picture_moves_down_and_right_and_zeros_come_in(shift):
             if min(to) >= 0 and max(to) < 5:
                 expected[to] = PICTURES[1, row, column]
     others = torch.tensor([[0, 0], shift, [1, 1], [0, 0], [-1, 0], [2, 2]])
-    moved = shifts.shifted(PICTURES, others)
+    moved = augmentation.shifted(PICTURES, others)
     assert torch.equal(moved[1], expected) and torch.equal(moved[0], PICTURES[0])
 
 
@@ -39,7 +39,7 @@ def test_a_picture_moves_down_and_right_and_zeros_come_in(shift):
 )
 def test_shifts_that_do_not_fit_are_refused(wrong):
     with pytest.raises(files.LabError, match=r"Shifts are whole numbers \(count, 2\)"):
-        shifts.shifted(PICTURES, wrong)
+        augmentation.shifted(PICTURES, wrong)
 
 
 def test_no_shift_adds_nothing():
@@ -70,11 +70,11 @@ def test_it_learns_from_the_shift_where_a_picture_is():
     dot[:, 3, 3] = 1
 
     def moved(pictures):
-        far = torch.randint(-2, 3, (len(pictures), 2)) * (torch.rand(len(pictures), 1) >= shifts.UNSHIFTED)
-        return shifts.shifted(pictures, far)
+        far = torch.randint(-2, 3, (len(pictures), 2)) * (torch.rand(len(pictures), 1) >= augmentation.UNSHIFTED)
+        return augmentation.shifted(pictures, far)
 
     reached = {}
-    for name, kind, prepare in (("conditioned", shifts.ShiftConditioned, None), ("not", helpers.GenModel, moved)):
+    for name, kind, prepare in (("conditioned", augmentation.ShiftConditioned, None), ("not", helpers.GenModel, moved)):
         torch.manual_seed(0)
         model = kind(input_size=7, hidden_size=32, head="joint")
         helpers.train(model, dot, steps=400, learning_rate=0.01, prepare=prepare)
@@ -86,19 +86,19 @@ def test_it_learns_from_the_shift_where_a_picture_is():
 @pytest.mark.parametrize("noise", [0.0, 0.2])
 def test_shifts_are_as_often_and_as_far_as_is_said(monkeypatch, noise):
     """And what predictions are conditioned on moves with what is to be predicted."""
-    drawn, moved = [], shifts.shifted
+    drawn, moved = [], augmentation.shifted
 
     def spy(pictures, of):
         drawn.append(of)
         return moved(pictures, of)
 
-    monkeypatch.setattr(shifts, "shifted", spy)
+    monkeypatch.setattr(augmentation, "shifted", spy)
     model, pictures = conditioned(most=3, input_size=9), torch.zeros(2000, 9, 9)
     helpers.train(model, pictures, steps=1, noise=noise)
     assert len(drawn) == 1 + (noise > 0) and torch.equal(drawn[0], drawn[-1])
     assert set(drawn[0].flatten().tolist()) == set(range(-3, 4))
     still = (drawn[0] == 0).all(1).float().mean().item()
-    assert still == pytest.approx(shifts.UNSHIFTED + (1 - shifts.UNSHIFTED) / 49, abs=0.05)
+    assert still == pytest.approx(augmentation.UNSHIFTED + (1 - augmentation.UNSHIFTED) / 49, abs=0.05)
     assert model._shifts is None
 
 

@@ -17,7 +17,7 @@ import links as linking
 import nbformat
 import pytest
 
-import files
+from support import files
 
 ROOT = Path(__file__).parent.parent
 # By its path: `import site` is a module of Python's own.

@@ -10,10 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-import devices
-import files
 import helpers
-import muon
+from support import devices, files, optimizers
 
 TINY = helpers.to_batch([[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]], 2)
 
@@ -501,7 +499,7 @@ def test_muon_makes_updates_orthogonal_with_8_bits_too(bfloat16):
     matrix.grad = torch.randn(48, 32)
     before = torch.linalg.svdvals(matrix.grad)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        muon.Muon([matrix], lr=1.0).step()
+        optimizers.Muon([matrix], lr=1.0).step()
     assert matrix.dtype == torch.float32
     moved = torch.linalg.svdvals(matrix.detach()) / (0.2 * math.sqrt(48))
     assert moved.min() > 0.6 and moved.max() < 1.3 and before.max() > 8 * before.min()
@@ -509,14 +507,14 @@ def test_muon_makes_updates_orthogonal_with_8_bits_too(bfloat16):
 
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_muon_multiplies_in_bfloat16_where_training_does(monkeypatch, bfloat16):
-    dtypes, orthogonal = set(), muon.Muon.orthogonal
+    dtypes, orthogonal = set(), optimizers.Muon.orthogonal
 
     def spy(self, x):
         made = orthogonal(self, x)
         dtypes.add(made.dtype)
         return made
 
-    monkeypatch.setattr(muon.Muon, "orthogonal", spy)
+    monkeypatch.setattr(optimizers.Muon, "orthogonal", spy)
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)  # emulated where it is not
     helpers.train(Fit(), None, steps=1, optimizer="muon", bfloat16=bfloat16)
     assert dtypes == {torch.bfloat16 if bfloat16 else torch.float32}

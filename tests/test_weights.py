@@ -8,12 +8,10 @@ import pytest
 import torch
 import train_weights
 
-import files
 import helpers
-import letters
-import orders
-import recipes
-import weights
+from pixelrnn.data import letters
+from pixelrnn.models import configs, orders, weights
+from support import files
 
 each = pytest.mark.parametrize("name", weights.NAMES)
 
@@ -31,7 +29,7 @@ def test_stored_weights_are_small_and_have_a_card(name):
 @each
 def test_the_recipe_is_the_one_that_the_card_tells(name):
     _, card = weights.load(name)
-    recipe = recipes.WEIGHTS[name]
+    recipe = configs.WEIGHTS[name]
     assert (card["what"], card["data"], card["updates"]) == (recipe.what, recipe.data, recipe.updates)
     assert card["training"] == recipe.training and card["members"] == json.loads(json.dumps(recipe.members))
 
@@ -139,7 +137,7 @@ def few(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
 
     def networks(name, updates, mnist):
-        return [train_weights.train(name, member, updates, mnist) for member in recipes.WEIGHTS[name].members]
+        return [train_weights.train(name, member, updates, mnist) for member in configs.WEIGHTS[name].members]
 
     monkeypatch.setattr(train_weights, "networks", networks)
     return tmp_path

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))  # where files.py is
 
 import page
 
-import files
+from support import files
 
 OUT = ROOT / "labnotes" / "draw.png"
 STROKE = ((8, 9), (10, 7), (13, 6), (16, 6), (19, 8), (20, 11))  # columns and rows of the canvas, of 28

@@ -43,18 +43,11 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where helpers.py is
 
-import checkpoints
-import datasets
-import devices
-import evidence
-import files
 import helpers
-import letters
-import orders
-import paper
-import recipes
-import saving
-import shifts
+from pixelrnn.data import datasets, letters
+from pixelrnn.evidence import results
+from pixelrnn.models import augmentation, configs, orders, paper, saving
+from support import checkpoints, devices, files
 
 LOOKS = (0.1, 0.2, 0.4, 1.0)  # at the images that are measured on, as parts of the budget
 SAMPLED = 256  # pictures at once, to measure the speed of sampling
@@ -102,7 +95,7 @@ def nats_of(model, sequences):
 def run(arguments, name, seed):
     """One training: rows of seed, seconds, updates, nats, and what else was measured; or None if it was interrupted."""
     devices.use_all_cores()
-    entry, device = recipes.MODELS[name], devices.choose_device(arguments.device)
+    entry, device = configs.MODELS[name], devices.choose_device(arguments.device)
     training, measured = (orders.turned(part, arguments.order) for part in pictures(arguments, seed))
     prepare = torch.bernoulli if arguments.data == "mnist" and not arguments.static else lambda batch: batch
     held_before, most = peak_memory(device), []
@@ -133,7 +126,7 @@ def run(arguments, name, seed):
         raise files.LabError(str(error)) from error
     if history.interrupted:
         return None
-    model = model.plain() if isinstance(model, shifts.ShiftConditioned) else model
+    model = model.plain() if isinstance(model, augmentation.ShiftConditioned) else model
     rows = [
         (seed, round(history.seconds[update - 1], 1), int(update), round(float(value), 3))
         for update, value in zip(*history.probed("nats"), strict=True)
@@ -209,7 +202,7 @@ def binarised(arguments):
 def path_of(arguments, name, seeds):
     """Where the result of a model is stored; of a member of an average, or of several, the name tells which."""
     kind = binarised(arguments)
-    size = arguments.size or recipes.MODELS[name].size
+    size = arguments.size or configs.MODELS[name].size
     size_text = "-".join(map(str, size)) if isinstance(size, tuple) else size
     end = "_validation" if arguments.validation else ""
     end += f"_order{arguments.order}" if arguments.order else ""
@@ -222,7 +215,7 @@ def checkpoint_of(arguments, name, seed, of_data=None):
     """The checkpoint of one run; of_data: what is known once its pictures are there."""
     path = path_of(arguments, name, [seed])
     end = "" if arguments.members else f"_seed{seed}"  # which the path of a member has already
-    entry = recipes.MODELS[name]
+    entry = configs.MODELS[name]
     run = {"model": name, "size": arguments.size or entry.size, "seed": seed, "seconds": arguments.seconds}
     run |= {"recipe": entry.recipe, "torch": torch.__version__, "processes": devices.process()[1], **(of_data or {})}
     return checkpoints.Checkpoint(ROOT / "build" / "checkpoints" / f"{path.stem}{end}.safetensors", run)
@@ -240,7 +233,7 @@ def bench(arguments, device):
     files.check_writable(*(checkpoint_of(arguments, name, seeds[0]).path for name, seeds in runs))
     paths = []
     for name, seeds in runs:
-        entry, stored, path = recipes.MODELS[name], [], path_of(arguments, name, seeds)
+        entry, stored, path = configs.MODELS[name], [], path_of(arguments, name, seeds)
         taken_up = 0
         protocol = {
             "command": command(arguments),
@@ -324,7 +317,7 @@ def average(arguments, device):
     """Measures the average of saved members on what all of them held out, and stores it; returns the path."""
     models, protocols, rows, members = [], [], [], []
     for weights in arguments.average:
-        protocol, table = evidence.load_benchmark(
+        protocol, table = results.load_benchmark(
             files.existing(Path(weights).with_suffix(".csv"), "A member's table", "Copy it here with its weights.")
         )
         models.append(saving.load_model(weights).to(device))
@@ -340,7 +333,7 @@ def average(arguments, device):
     if len(set(who)) < len(who):
         raise files.LabError("Members of an average differ in seed or order; these are (order, seed) " + str(who)[1:-1])
     seeds = [seed for _, seed in who]
-    shared = {key: protocols[0][key] for key in (*ALIKE, *recipes.MODELS[protocols[0]["model"]].recipe)}
+    shared = {key: protocols[0][key] for key in (*ALIKE, *configs.MODELS[protocols[0]["model"]].recipe)}
     asked = {"data": shared["data"], "static": False, "validation": "validation" in shared["unit"], "members": True}
     _, measured = pictures(argparse.Namespace(mnist=arguments.mnist, **asked), seeds[0])
     for count in range(1, len(models) + 1):
@@ -367,8 +360,8 @@ def main(words=None):
     parser.add_argument(
         "--model",
         nargs="+",
-        choices=recipes.MODELS,
-        default=list(recipes.BENCHMARK),
+        choices=configs.MODELS,
+        default=list(configs.BENCHMARK),
         help="one or more (default: those of note 7)",
     )
     parser.add_argument("--data", choices=("mnist", "letters", "digits"), default="mnist")
@@ -390,7 +383,7 @@ def main(words=None):
         parser.error("--static is of MNIST, --validation of MNIST and letters.")
     if arguments.order and not arguments.members:
         parser.error("--order is for members of a mixture: give --members too.")
-    if arguments.size and any(isinstance(recipes.MODELS[name].size, tuple) for name in arguments.model):
+    if arguments.size and any(isinstance(configs.MODELS[name].size, tuple) for name in arguments.model):
         parser.error("--size is for models whose size is one number; name them with --model.")
     given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
     if arguments.average and given - {"average", "device", "store", "mnist"}:

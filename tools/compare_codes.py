@@ -34,12 +34,10 @@ sys.path.insert(0, str(ROOT))  # where helpers.py is
 
 import bench
 
-import classical
-import codec
-import datasets
-import files
-import letters
-import weights
+from pixelrnn.coding import classical_codes, codec
+from pixelrnn.data import datasets, letters
+from pixelrnn.models import weights
+from support import files
 
 DATA = ("letters", "digits", "camera", "noise")
 
@@ -56,7 +54,7 @@ def pictures(name, mnist=None):
 
 def decoded(name, data, shape):
     """The picture that a classical code gives back, to see that it is the same."""
-    if name in classical.OF_BYTES:
+    if name in classical_codes.OF_BYTES:
         module = {"gzip": gzip, "bz2": bz2, "xz": lzma}[name]
         return np.unpackbits(np.frombuffer(module.decompress(data), np.uint8))[: shape[0] * shape[1]].reshape(shape)
     if name == "JPEG XL":
@@ -74,10 +72,10 @@ def timed(call):
 
 def measure_classical(name, images):
     """Bits each, bits together, seconds to encode and to decode all."""
-    each = classical.each(name, images)
-    together, width = classical.together(name, images)
-    whole = classical.mosaic(images, width)
-    data, encoding = timed(lambda: classical.encode(name, whole))
+    each = classical_codes.each(name, images)
+    together, width = classical_codes.together(name, images)
+    whole = classical_codes.mosaic(images, width)
+    data, encoding = timed(lambda: classical_codes.encode(name, whole))
     again, decoding = timed(lambda: decoded(name, data, whole.shape))
     if not (again == whole).all():
         raise AssertionError(f"{name} does not give back what was put in.")
@@ -109,8 +107,8 @@ def measure(data, mnist, store):
         row, promised[name] = measure_ours(name, images)
         rows.append(row)
         print(data, *row, promised[name], flush=True)
-    for name in classical.NAMES:
-        if name in classical.OF_PICTURES or name in classical.OF_BYTES:
+    for name in classical_codes.NAMES:
+        if name in classical_codes.OF_PICTURES or name in classical_codes.OF_BYTES:
             rows.append(measure_classical(name, images))
             print(data, *rows[-1], flush=True)
     protocol = {

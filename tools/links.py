@@ -38,16 +38,25 @@ def badges(owner, path):
     return f"{colab} {binder}\n\n"
 
 
+def imported(text):
+    """The dotted names that Python code imports: of `from a import b` both a and a.b, whichever is the module."""
+    names = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
 def imports(text, seen=None):
     """The names of all modules that Python code leads to, through modules of this project."""
     seen = set() if seen is None else seen
-    for node in ast.walk(ast.parse(text)):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-        for name in {name.partition(".")[0] for name in names} - seen:
-            seen.add(name)
-            if (ROOT / f"{name}.py").is_file():
-                imports((ROOT / f"{name}.py").read_text(encoding="utf-8"), seen)
+    for name in imported(text) - seen:
+        seen.add(name)
+        path = ROOT / f"{name.replace('.', '/')}.py"
+        if path.is_file():
+            imports(path.read_text(encoding="utf-8"), seen)
     return seen
 
 

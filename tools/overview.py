@@ -21,14 +21,12 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where helpers.py is
 
-import diagrams
-import evidence
-import files
 import helpers
-import recipes
-import weights
 from helpers import GenModel
-from labels import color_of
+from pixelrnn.evidence import results
+from pixelrnn.models import configs, weights
+from support import diagrams, files
+from support.plot_style import color_of
 
 NOTES = ROOT / "labnotes"
 THUMBNAILS = {
@@ -66,12 +64,12 @@ def sampled(name, count=36, columns=6):
 
 def benchmark():
     """Nats per test image of each model of the stored benchmark, by the name that plots use."""
-    paths = {name: files.DATA / "benchmarks" for name in recipes.BENCHMARK}
+    paths = {name: files.DATA / "benchmarks" for name in configs.BENCHMARK}
     found = {}
     for name, folder in paths.items():
         (path,) = folder.glob(f"mnist_{name}_{'256_' if name in ('joint', 'independent') else ''}*dynamic_150s.csv")
-        _, table = evidence.load_benchmark(path)
-        found[recipes.NAMES[name]] = np.mean(
+        _, table = results.load_benchmark(path)
+        found[configs.NAMES[name]] = np.mean(
             [table["nats"][table["seed"] == seed][-1] for seed in np.unique(table["seed"])]
         )
     return dict(sorted(found.items(), key=lambda item: item[1]))

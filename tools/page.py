@@ -24,11 +24,9 @@ sys.path[:0] = [str(ROOT)]
 
 import numpy as np
 
-import files
 import helpers
-import joint
-import orders
-import weights
+from pixelrnn.models import orders, weights
+from support import files, joint_head
 
 SOURCES = ROOT / "site" / "draw"
 FOLDER = ROOT / "build" / "draw"
@@ -85,7 +83,7 @@ def packed(name, model, card):
         "name": name,
         "columns": member.input_size,
         "hidden": member.settings["hidden_size"],
-        "embedding": joint.EMBEDDING,
+        "embedding": joint_head.EMBEDDING,
         "parts": [[name, array.size] for name, array in arrays.items()],
         "card": {key: card.get(key) for key in ("what", "data", "licence of what it learned from", "sha256")},
         "crc32": zlib.crc32(data),

@@ -344,15 +344,17 @@ def write_page_and_plots(notebook, stem):
 
 def picture(image):
     """A picture as the notebooks' parameter IMAGE: a bundled name or a whole path. A wrong one ends it all, at once."""
-    import files  # only here: the notebooks import torch in their own processes
     import helpers
-    import photos
+    from support import (
+        files,  # only here: the notebooks import torch in their own processes
+        photographs,
+    )
 
     try:
         helpers.load_picture(image)
     except files.LabError as error:
         sys.exit(str(error))
-    return image if image in photos.BUNDLED else str(Path(image).expanduser().resolve())
+    return image if image in photographs.BUNDLED else str(Path(image).expanduser().resolve())
 
 
 def run(notebooks, image):
@@ -381,11 +383,11 @@ def run(notebooks, image):
 
 def print_table(rows):
     """Each result with this run's numbers, the bound they must meet, the baselines, and the seconds it took."""
-    import evidence  # only here, as above
+    from pixelrnn.evidence import results  # only here, as above
 
     lines = [("note", "result", "this run", "must be", "baseline", "seconds")]
     for note, row in rows:
-        lines.append((note, *evidence.in_words(row), str(row["seconds"])))
+        lines.append((note, *results.in_words(row), str(row["seconds"])))
     lines.insert(1, tuple("-" * max(map(len, column)) for column in zip(*lines, strict=True)))
     for line in lines:
         print("  ".join(f"{cell:<{len(rule)}}" for cell, rule in zip(line, lines[1], strict=True)).rstrip())

@@ -28,7 +28,7 @@ import nbformat
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where files.py is
-import files
+from support import files
 
 OUT = ROOT / "build" / "site"
 SOURCES = ROOT / "site"

@@ -23,15 +23,10 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where helpers.py is
 
-import checkpoints
-import datasets
-import devices
-import files
 import helpers
-import letters
-import orders
-import recipes
-import weights
+from pixelrnn.data import datasets, letters
+from pixelrnn.models import configs, orders, weights
+from support import checkpoints, devices, files
 
 BUILD = ROOT / "build"
 LICENCES = {
@@ -50,7 +45,7 @@ def pictures(name, mnist=None):
 def train(name, member, updates, mnist):
     """One network of stored weights, trained in one order, or in all that it shares."""
     torch.set_num_threads(1)
-    recipe, (order, seed) = recipes.WEIGHTS[name], member
+    recipe, (order, seed) = configs.WEIGHTS[name], member
     training = pictures(name, mnist)[0]
     torch.manual_seed(seed)
     model = recipe.build()
@@ -67,7 +62,7 @@ def checkpoint_of(name, member, of_run=None):
     """The checkpoint of one network; of_run: what is known when it is trained."""
     order, seed = member
     path = BUILD / "checkpoints" / f"weights_{name}_order{'s' if order is None else order}_seed{seed}.safetensors"
-    run = {"name": name, "training": recipes.WEIGHTS[name].training, "torch": torch.__version__, **(of_run or {})}
+    run = {"name": name, "training": configs.WEIGHTS[name].training, "torch": torch.__version__, **(of_run or {})}
     return checkpoints.Checkpoint(path, run)
 
 
@@ -83,12 +78,12 @@ def measured(model, parts):
 
 def checkpoints_of(names):
     """The paths of the checkpoints of all networks of these weights."""
-    return [checkpoint_of(name, member).path for name in names for member in recipes.WEIGHTS[name].members]
+    return [checkpoint_of(name, member).path for name in names for member in configs.WEIGHTS[name].members]
 
 
 def networks(name, updates, mnist):
     """All networks of stored weights, trained, each in a process of its own."""
-    members = recipes.WEIGHTS[name].members
+    members = configs.WEIGHTS[name].members
     calls = {
         f"{name}, order {order}, seed {seed}": (train, name, (order, seed), updates, mnist) for order, seed in members
     }
@@ -98,7 +93,7 @@ def networks(name, updates, mnist):
 
 def make(name, parts, updates=None, mnist=None, folder=None):
     """Train, measure on these parts and store; updates: of each network, those of its recipe if not given."""
-    recipe = recipes.WEIGHTS[name]
+    recipe = configs.WEIGHTS[name]
     updates = updates or recipe.updates
     models = networks(name, updates, mnist)
     model = models[0] if recipe.shared else orders.Mixture([order for order, _ in recipe.members], models)

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import orders
-import paper
-from files import LabError, reading, written_whole
 from helpers import GenModel
+from pixelrnn.models import orders, paper
+from support.files import LabError, reading, written_whole
 
 
 class _AsMuchAs(TorchDispatchMode):

@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 
-from files import DATA, LabError, NoFileError, plain, read_table, shortened, write_table
 from helpers import first_below
-from pages import show_table
+from support.display import show_table
+from support.files import DATA, LabError, NoFileError, plain, read_table, shortened, write_table
 
 
 class Claims:

@@ -18,7 +18,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "data"
 
 
 class LabError(ValueError):

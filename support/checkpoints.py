@@ -13,7 +13,7 @@ import time
 import safetensors.torch
 import torch
 
-from files import LabError, plain, reading, shortened, written_whole
+from support.files import LabError, plain, reading, shortened, written_whole
 
 FORMAT = 1
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import helpers
-from files import LabError, choice, whole
-from paper import Average
+from pixelrnn.models.paper import Average
+from support.files import LabError, choice, whole
 
 ORDERS = range(8)  # the symmetries of a square: 1 flips rows, 2 flips columns, 4 exchanges the two
 

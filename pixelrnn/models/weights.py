@@ -8,8 +8,8 @@ import copy
 import hashlib
 import json
 
-import files
-import saving
+from pixelrnn.models import saving
+from support import files
 
 NAMES = ("digits", "letters")
 FOLDER = files.DATA / "weights"

@@ -20,7 +20,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import helpers
-from files import LabError
+from support.files import LabError
 
 BITS = 12  # behind the point, of weights and activations
 GRID = 2**BITS

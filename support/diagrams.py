@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 import helpers
-from labels import as_it_stands
+from support.plot_style import as_it_stands
 
 BOX = {"boxstyle": "round,pad=0.35", "edgecolor": "black"}
 FILLS = ("white", "#bcd9ec", "#f5d3ba", "white")  # input, recurrent layer, output layer, prediction

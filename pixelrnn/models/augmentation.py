@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import helpers
-from files import LabError, whole
-from orders import Conditioned
+from pixelrnn.models.orders import Conditioned
+from support.files import LabError, whole
 
 UNSHIFTED = 0.3  # of the training pictures stay in place at least, in the mean
 

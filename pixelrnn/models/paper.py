@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from files import LabError, choice, plain, whole
 from helpers import GenModel, SequenceModel, _at_least_float32, _check_sequences
-from joint import MaskedLinear
+from support.files import LabError, choice, plain, whole
+from support.joint_head import MaskedLinear
 
 # ======================================================================================================================
 # A model of pixels, and the layers it is made of

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-import devices
 import helpers
-from files import DATA, LabError, NoFileError, arrays_of, as_path, existing, shortened, whole
+from support import devices
+from support.files import DATA, LabError, NoFileError, arrays_of, as_path, existing, shortened, whole
 
 
 def load_digits():

@@ -42,7 +42,7 @@ class Muon(torch.optim.Optimizer):
         return x
 
 
-def optimizers(weights, name, learning_rate, weight_decay):
+def make_optimizers(weights, name, learning_rate, weight_decay):
     if name == "adam":
         return [torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay, fused=True)]
     matrices, vectors = [w for w in weights if w.ndim == 2], [w for w in weights if w.ndim != 2]

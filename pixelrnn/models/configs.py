@@ -5,9 +5,7 @@ from dataclasses import dataclass
 import torch
 
 import helpers
-import orders
-import paper
-import shifts
+from pixelrnn.models import augmentation, orders, paper
 
 # How the models of MNIST are trained, chosen on its validation images.
 MNIST_RECIPE = {"batch_size": 64, "optimizer": "muon", "learning_rate": 0.01, "weight_decay": 0.5, "clip": 5.0}
@@ -69,7 +67,7 @@ MODELS["joint-average"] = Entry(
 )
 # Or 512 units that overfit less, since their training images are shifted; to be mixed with one of another order.
 MODELS["joint-shifted"] = Entry(
-    lambda rows, columns, size: shifts.ShiftConditioned(input_size=columns, hidden_size=size), 512, LONG_RECIPE
+    lambda rows, columns, size: augmentation.ShiftConditioned(input_size=columns, hidden_size=size), 512, LONG_RECIPE
 )
 # For letters: one network for all eight orders, measured as their mixture; chosen on validation letters.
 LETTERS_RECIPE = {**MNIST_RECIPE, "learning_rate": 0.007, "weight_decay": 0.1}

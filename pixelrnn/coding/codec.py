@@ -30,19 +30,19 @@ try:
     import numpy as np
     import torch
 
-    import exact
-    import files
     import helpers
-    import orders
-    import saving
-    import weights
-    from files import LabError
+    from pixelrnn.coding import fixed_point
+    from pixelrnn.models import orders, saving, weights
+    from support import files
+    from support.files import LabError
 except (ModuleNotFoundError, KeyboardInterrupt) as error:
     if __name__ != "__main__":
         raise
     if isinstance(error, KeyboardInterrupt):
         sys.exit(130)
-    advice = "Run `make notebooks` once, then .venv/bin/python codec.py (Windows: .venv\\Scripts\\python)."
+    advice = (
+        "Run `make notebooks` once, then .venv/bin/python -m pixelrnn.coding.codec (Windows: .venv\\Scripts\\python)."
+    )
     sys.exit(f"{sys.executable} has no {error.name}; the Python in .venv of this project has. {advice}")
 
 MAGIC, FORMAT = b"PRNN", 1
@@ -169,7 +169,7 @@ def probabilities(outputs, arithmetic):
     1, (batch * values,); from outputs (batch, values, levels), of each level, (batch * values, levels)."""
     flat = outputs.detach().flatten(0, 1).cpu()
     if arithmetic == "exact":
-        chances = exact.bernoulli(flat) if flat.ndim == 1 else exact.categorical(flat)
+        chances = fixed_point.bernoulli(flat) if flat.ndim == 1 else fixed_point.categorical(flat)
     else:
         flat = flat.double()
         chances = (torch.sigmoid(flat) if flat.ndim == 1 else torch.softmax(flat, -1)).numpy()
@@ -317,11 +317,11 @@ def _write(coders, model, pictures, arithmetic):
 
 
 def _arithmetic(arithmetic):
-    return exact.Exact() if arithmetic == "exact" else torch.no_grad()
+    return fixed_point.Exact() if arithmetic == "exact" else torch.no_grad()
 
 
 def _ready(model, arithmetic):
-    return exact.on_grid(model) if arithmetic == "exact" else copy.deepcopy(model)
+    return fixed_point.on_grid(model) if arithmetic == "exact" else copy.deepcopy(model)
 
 
 def _orders(model):

@@ -1,0 +1,1 @@
+"""What the notes add to helpers.py, a folder for each subject."""

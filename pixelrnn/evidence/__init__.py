@@ -1,0 +1,1 @@
+"""Results and their bounds; stored loss curves and benchmarks."""

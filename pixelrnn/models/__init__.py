@@ -1,0 +1,1 @@
+"""Models beside helpers.GenModel, how each is trained, and how they are stored."""
