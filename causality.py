@@ -6,7 +6,7 @@
 An autoregressive model predicts each value from those before it in its order: for images, raster order. A prediction
 that also depends on its own value or on later ones (target leakage) makes the loss too good and samples poor.
 Source: A. Karpathy, "A Recipe for Training Neural Networks", 2019 ("use backprop to chart dependencies"); masks of type
-A and B: van den Oord et al., "Pixel Recurrent Neural Networks", 2016. Needs torch, numpy and files.py.
+A and B: van den Oord et al., "Pixel Recurrent Neural Networks", 2016. Needs torch and numpy alone.
 """
 
 import copy
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from support.files import LabError, number, whole
+__all__ = ["Causality", "causality"]
 
 INPUTS = 3  # batches of different values: for one of them, a ReLU or dropout may hide a path
 SHOWN = 3  # predictions that a report lists in each mode
@@ -84,18 +84,24 @@ def causality(model, example, *, order=None, predictions=None, next_value=False,
     At each position, the gradient of the prediction is computed (not for integers), and the value is changed to see
     which predictions change: that shows paths through rounding, too. Dropout has the same random numbers each time.
 
-    Raises LabError, which says what to do, for an example, order or layout that cannot be used; and for predictions
+    Raises ValueError, which says what to do, for an example, order or layout that cannot be used; and for predictions
     that prove nothing: integers, NaN, different ones for the same input, or ones that depend on no value at all.
     """
     tensor = isinstance(example, torch.Tensor) and example.ndim > 1 and example.numel() and not example.is_complex()
     if not tensor or not example.isfinite().all():
-        raise LabError("example must be a tensor (batch, ...) of numbers without NaN: pass a batch of training data.")
+        raise ValueError("example must be a tensor (batch, ...) of numbers without NaN: pass a batch of training data.")
     if not example.is_floating_point() and (example == example.flatten()[0]).all():
-        raise LabError("All integers of example are equal, so none can be changed: pass two different values at least.")
-    tolerance, shape = number("tolerance", tolerance), tuple(example.shape[1:])
+        raise ValueError(
+            "All integers of example are equal, so none can be changed: pass two different values at least."
+        )
+    shape = tuple(example.shape[1:])
+    if not (isinstance(at, int) and at >= 2 and 0 <= tolerance < float("inf")):
+        raise ValueError(
+            f"at must be a whole number of at least 2, tolerance at least 0, not {at!r} and {tolerance!r}."
+        )
     rank = _rank(order, shape)
     places = np.argsort(rank, kind="stable")
-    between = np.random.default_rng(0).permutation(places[1:-1])[: whole("at", at, 2) - 2]
+    between = np.random.default_rng(0).permutation(places[1:-1])[: at - 2]
     chosen = np.unique(np.concatenate([places[[0, -1]], between]))
     is_module = isinstance(getattr(model, "__self__", model), torch.nn.Module)
     leaks, mixed, positions = {}, {}, list(np.ndindex(shape))
@@ -127,7 +133,7 @@ def _predictor(model, mode, predictions):
         outputs = model(batch.clone())  # a clone, because a model may write into its input
         outputs = _aligned(predictions(outputs) if predictions else outputs, batch.shape, bool(predictions))
         if outputs.isnan().any():
-            raise LabError("Predictions are NaN: check the model's weights, and the range of the example's values.")
+            raise ValueError("Predictions are NaN: check the model's weights, and the range of the example's values.")
         return outputs
 
     return predict
@@ -163,7 +169,7 @@ def _dependences(predict, example, chosen, tolerance):
             return ((after - before).abs() > least).any(-1).cpu()  # -inf - -inf is NaN: not larger
 
         if moved([], []).any():
-            raise LabError("Two predictions for one input differ: let the model use torch's random numbers only.")
+            raise ValueError("Two predictions for one input differ: let the model use torch's random numbers only.")
         for one in (0, len(batch) - 1):  # attention over the batch may be causal too, so the first and the last
             mixed |= bool(moved(one)[torch.arange(len(batch)) != one].any())
         for value in chosen:
@@ -171,7 +177,7 @@ def _dependences(predict, example, chosen, tolerance):
         if batch.is_floating_point():
             pairs |= _by_gradient(predict, batch, seed, chosen, tolerance)
     if not pairs and not mixed:
-        raise LabError("No prediction depends on any value, so this proves nothing: if a layer is zero, train first.")
+        raise ValueError("No prediction depends on any value, so this proves nothing: if a layer is zero, train first.")
     return pairs, mixed
 
 
@@ -188,7 +194,7 @@ def _by_gradient(predict, batch, seed, chosen, tolerance):
         sums = ((outputs[prediction] * weights).sum() for prediction in chosen)
         slopes = torch.stack([torch.autograd.grad(one, inputs, **settings)[0][0].flatten() for one in sums]).abs()
     if slopes.isnan().any():
-        raise LabError("Gradients are NaN: look for sqrt, log or division at 0 in the model.")
+        raise ValueError("Gradients are NaN: look for sqrt, log or division at 0 in the model.")
     return {(int(chosen[p]), int(value)) for p, value in (slopes > tolerance * slopes.max()).nonzero()}
 
 
@@ -196,16 +202,16 @@ def _rank(order, shape):
     """The place of each value of an example in the order, (values,): equal for those predicted at the same time."""
     if order is None:
         if len(shape) > 3:
-            raise LabError(f"There is no default order for examples of shape {shape}: pass order=.")
+            raise ValueError(f"There is no default order for examples of shape {shape}: pass order=.")
         channels = shape[0] if len(shape) == 3 else 1  # raster order, pixel by pixel, channel by channel within it
         order = torch.arange(int(np.prod(shape))).view(-1, channels).T.reshape(shape)
     try:
         numbers, rank = np.unique(torch.as_tensor(order).cpu().numpy(), return_inverse=True)
         rank = np.broadcast_to(rank.reshape(np.shape(order)), shape).ravel()
     except (TypeError, ValueError, RuntimeError):
-        raise LabError(f"order must be numbers that broadcast to the shape of one example, {shape}.") from None
+        raise ValueError(f"order must be numbers that broadcast to the shape of one example, {shape}.") from None
     if len(numbers) == 1 < len(rank) or np.isnan(numbers).any():
-        raise LabError("order must hold two different numbers at least, and no NaN: smaller for earlier values.")
+        raise ValueError("order must hold two different numbers at least, and no NaN: smaller for earlier values.")
     return rank
 
 
@@ -213,7 +219,7 @@ def _aligned(outputs, shape, classes_last):
     """Predictions for a batch of `shape`, in any layout that leaves no doubt, as (batch, values, classes)."""
     if not isinstance(outputs, torch.Tensor) or not outputs.is_floating_point():
         kind = getattr(outputs, "dtype", type(outputs))
-        raise LabError(f"{kind} has no gradient: take logits or means, such as predictions=lambda out: out[0].")
+        raise ValueError(f"{kind} has no gradient: take logits or means, such as predictions=lambda out: out[0].")
     for least in (0, 1) if outputs.shape[:1] == shape[:1] else ():  # 1: grey images may have no axis of channels
         sizes, values = ([n for n in axes if n > least] for axes in (outputs.shape[1:], shape[1:]))
         if sizes == values:
@@ -222,7 +228,7 @@ def _aligned(outputs, shape, classes_last):
         axes = axes[-1:] if classes_last else axes
         if len(axes) == 1:
             return outputs.reshape(shape[0], *sizes).movedim(axes[0] + 1, -1).flatten(1, -2)
-    raise LabError(
+    raise ValueError(
         f"Predictions {tuple(outputs.shape)} for examples {tuple(shape)}: which axis holds classes? Pass a function "
         "predictions= returning (batch, *values, classes), like lambda out: out.unflatten(1, (-1, 3)).movedim(1, -1)."
     )

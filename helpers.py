@@ -5,7 +5,7 @@
 A picture is an array (rows, columns, channels). It is flattened into a sequence (steps, input_size), one step a
 row or a pixel, whose values lie in [0, 1]. A model sees a batch of sequences (batch, steps, input_size) and
 predicts every step from the steps before it. What is predicted is compared with the same tensor, sampled from, or
-turned back into a picture. The models of note 6 are in paper.py; what is done with them is done here.
+turned back into a picture. pixelrnn/models holds the models that later notes add; what is done with them is done here.
 
 Source of the experiments: "PixelRNN, image generation with RNN (lab note 1: model architecture)", TeeTracker,
 2022, called "the article" below.
@@ -30,7 +30,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from support import checkpoints, devices
-from support.files import LabError, _check_sequences, _checked_picture, _numbers, check_tensor, choice, number, whole
+from support.checks import LabError, _check_sequences, _checked_picture, _numbers, check_tensor, choice, number, whole
 from support.joint_head import JointHead
 from support.optimizers import make_optimizers
 from support.photographs import open_picture
@@ -48,9 +48,9 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 def load_picture(source, size=None, gray=False):
     """A picture as uint8 (rows, columns, channels): 1 channel if `gray`, else 3 (red, green, blue).
 
-    source: the name of a bundled picture (photographs.BUNDLED), or a PNG, JPEG (also a phone's MPO: its first
-        picture), WebP, TIFF, AVIF, BMP or GIF file with one picture. Transparent pixels are laid over white, 16-bit
-        values are scaled to 8 bits, a photograph is turned the way its camera was held.
+    source: the name of a bundled picture (photographs.BUNDLED), or the path of a PNG, JPEG (also a phone's MPO: its
+        first picture), WebP, TIFF, AVIF, BMP or GIF file with one picture. Transparent pixels are laid over white,
+        16-bit values are scaled to 8 bits, a photograph is turned the way its camera was held.
     size: None keeps the picture's size; a whole number or (rows, columns) cuts the largest centred part of that shape
         and scales it with Pillow's Lanczos filter, which computes in integers: the same pixels on every machine.
 
@@ -848,6 +848,11 @@ def mosaic(pictures, columns):
     pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % columns)
     rows = [np.concatenate(pictures[start : start + columns], 1) for start in range(0, len(pictures), columns)]
     return np.concatenate(rows)[:-1, :-1]
+
+
+def sheet(batch, columns):
+    """Grey pictures (count, rows, columns) in [0, 1] as one, uint8, `columns` side by side."""
+    return mosaic([as_picture(one[None], (*one.shape, 1)) for one in batch], columns)
 
 
 def frames(batch, shape, count, columns=1):

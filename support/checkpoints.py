@@ -13,7 +13,8 @@ import time
 import safetensors.torch
 import torch
 
-from support.files import LabError, plain, reading, shortened, written_whole
+from support.checks import LabError
+from support.files import plain, reading, shortened, written_whole
 
 FORMAT = 1
 

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 from tqdm import tqdm
 
-from support.files import LabError
+from support.checks import LabError
 
 # A recurrent step waits for the one before it, and small steps share out badly: one thread is the fastest here.
 if "OMP_NUM_THREADS" not in os.environ:

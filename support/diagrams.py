@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-import helpers
 from support.plot_style import as_it_stands
 
 BOX = {"boxstyle": "round,pad=0.35", "edgecolor": "black"}
@@ -40,11 +39,6 @@ def backward(ax, count):
     """Over `unrolled`, of `count` steps: the second state of a bidirectional layer, which goes to the left."""
     for step in range(1, count):
         ax.annotate("", (step - 0.66, 0.84), (step - 0.34, 0.84), arrowprops=ARROW | {"color": "#D55E00"})
-
-
-def sheet(batch, columns):
-    """Grey pictures (count, rows, columns) in [0, 1], laid side by side in one: uint8, `columns` in a row."""
-    return helpers.mosaic([helpers.as_picture(one[None], (*one.shape, 1)) for one in batch], columns)
 
 
 def pictures_and_errors(original, pictures):

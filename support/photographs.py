@@ -5,7 +5,8 @@ import warnings
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from support.files import LabError, as_path, existing
+from support.checks import LabError
+from support.files import as_path, existing
 
 # scikit-image carries these in its package, so that no download is needed.
 BUNDLED = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "rocket")

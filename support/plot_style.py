@@ -8,7 +8,8 @@ import matplotlib.font_manager
 import matplotlib.pyplot as plt
 import numpy as np
 
-from support.files import LabError, as_path
+from support.checks import LabError
+from support.files import as_path
 
 # Letters that Matplotlib's own font lacks come from one of these, where it is installed; else a box stands for each.
 FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "Droid Sans Fallback")  # Linux

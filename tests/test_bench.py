@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import helpers
-from pixelrnn.evidence import results
+from pixelrnn.evidence import stored_curves
 from pixelrnn.models import configs, orders, saving
-from support import devices, files
+from support import checks, devices, files
 
 pytestmark = pytest.mark.filterwarnings("ignore:The images at")  # which are not MNIST's
 
@@ -32,13 +32,15 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-SMALL = ["--seconds", "0.5", "--size", "4", "--model", "joint"]
+SMALL = ["--seconds", "0.5", "--units", "4", "--model", "joint"]
 
 
 def test_stores_protocol_and_a_row_for_each_look(place):
     bench.main([*SMALL, "--seeds", "1", "2", "--store"])
-    protocol, table = results.load_benchmark(place / "data" / "benchmarks" / "mnist_joint_4_dynamic_0.5s.csv")
-    expected = "python tools/bench.py --model joint --data mnist --seconds 0.5 --size 4 --seeds 1 2 --store"
+    protocol, table = stored_curves.load_benchmark(
+        place / "data" / "benchmarks" / "mnist_joint_4-units_dynamic_0.5s.csv"
+    )
+    expected = "python tools/bench.py --model joint --data mnist --seconds 0.5 --units 4 --seeds 1 2 --store"
     assert protocol["command"] == expected
     assert (protocol["training images"], protocol["measured images"], protocol["threads"]) == (128, 20, 1)
     model = helpers.GenModel(28, 4, head="joint")
@@ -56,7 +58,7 @@ def test_nats_of_training_images_are_of_those(place):
     noise = np.random.default_rng(0).integers(0, 250, (20, 28, 28), np.uint8)  # in the mean no more ink than paper
     np.savez(place / "mnist.npz", train_images=images, test_images=noise)
     bench.main(SMALL)
-    protocol, table = results.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
+    protocol, table = stored_curves.load_benchmark(place / "build" / "mnist_joint_4-units_dynamic_0.5s.csv")
     assert protocol["nats of training images"] < 28 * 28 * np.log(2) < table["nats"][-1]
 
 
@@ -74,24 +76,26 @@ def test_every_model_of_the_benchmark_runs(place, name):
     """On digits of 8 x 8, with its own recipe; one update is enough."""
     bench.main(["--data", "digits", "--seconds", "0.01", "--model", name, "--device", "cpu"])
     (path,) = (place / "build").glob(f"digits_{name}_*_fixed_0.01s.csv")
-    protocol, table = results.load_benchmark(path)
+    protocol, table = stored_curves.load_benchmark(path)
     assert protocol["model"] == name and (protocol["training images"], protocol["measured images"]) == (1297, 500)
     assert 0 < table["nats"][-1] < 100
-    wanted = configs.MODELS[name].recipe.get("bfloat16", False)
+    wanted = configs.MODELS[name].training.get("bfloat16", False)
     assert protocol["bfloat16"] == (wanted and devices.has_bfloat16("cpu"))  # what was used, not what was asked for
     assert (protocol["device"], protocol["processes"]) == ("cpu", 1)
 
 
-MEMBERS = ["--data", "digits", "--model", "joint", "--size", "4", "--seconds", "0.05", "--members"]
+MEMBERS = ["--data", "digits", "--model", "joint", "--units", "4", "--seconds", "0.05", "--members"]
 
 
 def test_members_are_averaged_and_said_who_trained_how_long(place):
     for seed in ("0", "1"):
         bench.main([*MEMBERS, "--seeds", seed])
-    weights = [place / "build" / f"digits_joint_4_fixed_0.05s_member{seed}.safetensors" for seed in (1, 0)]
+    weights = [place / "build" / f"digits_joint_4-units_fixed_0.05s_member{seed}.safetensors" for seed in (1, 0)]
     bench.main(["--average", *map(str, weights), "--device", "cpu"])
-    protocol, table = results.load_benchmark(place / "build" / "digits_joint_4_fixed_0.05s_members1-0.csv")
-    ends = [results.load_benchmark(path.with_suffix(".csv"))[1] for path in weights]
+    protocol, table = stored_curves.load_benchmark(
+        place / "build" / "digits_joint_4-units_fixed_0.05s_orders-0-seeds-0-1.csv"
+    )
+    ends = [stored_curves.load_benchmark(path.with_suffix(".csv"))[1] for path in weights]
     seconds, updates, nats = ([end[name][-1] for end in ends] for name in ("seconds", "updates", "nats"))
     assert table["seed"].tolist() == [1, 0] and table["updates"].tolist() == np.cumsum(updates).tolist()
     np.testing.assert_allclose(table["seconds"], np.cumsum(seconds), atol=0.06)
@@ -108,27 +112,28 @@ def test_members_of_several_orders_are_mixed_and_kept(place):
     bench.main([*MEMBERS, "--seeds", "0", "1"])
     bench.main([*MEMBERS, "--seeds", "0", "--order", "3"])
     names = ["member0", "member1", "order3_member0"]
-    weights = [place / "build" / f"digits_joint_4_fixed_0.05s_{name}.safetensors" for name in names]
+    weights = [place / "build" / f"digits_joint_4-units_fixed_0.05s_{name}.safetensors" for name in names]
     bench.main(["--average", *map(str, weights), "--device", "cpu"])
-    path = place / "build" / "digits_joint_4_fixed_0.05s_members0-1-0o3.csv"
-    protocol, table = results.load_benchmark(path)
+    path = place / "build" / "digits_joint_4-units_fixed_0.05s_orders-0-seeds-0-1_orders-3-seeds-0.csv"
+    protocol, table = stored_curves.load_benchmark(path)
     assert [(member["order"], member["seed"]) for member in protocol["members"]] == [(0, 0), (0, 1), (3, 0)]
     mixture = saving.load_model(path.with_suffix(".safetensors"))
     assert mixture.orders == [0, 3] and [type(model).__name__ for model in mixture.models] == ["Average", "GenModel"]
     held_out = bench.pictures(SimpleNamespace(data="digits", members=True), 0)[1]
     assert abs(mixture.nats(held_out).mean() - table["nats"][-1]) < 0.002
-    turned, _ = results.load_benchmark(weights[2].with_suffix(".csv"))
+    turned, _ = stored_curves.load_benchmark(weights[2].with_suffix(".csv"))
     assert turned["order"] == 3 and "--order 3" in turned["command"]
 
 
 def test_what_is_kept_of_a_network_conditioned_on_shifts_is_plain(place):
     bench.main([*MEMBERS[:3], "joint-shifted", *MEMBERS[4:], "--seeds", "0", "1"])
-    weights = [place / "build" / f"digits_joint-shifted_4_fixed_0.05s_member{seed}.safetensors" for seed in (0, 1)]
+    stem = "digits_joint-shifted_4-units_fixed_0.05s"
+    weights = [place / "build" / f"{stem}_member{seed}.safetensors" for seed in (0, 1)]
     assert [type(saving.load_model(path)) for path in weights] == [helpers.GenModel] * 2
     bench.main(["--average", *map(str, weights), "--device", "cpu", "--store"])
-    stored = place / "data" / "benchmarks" / "digits_joint-shifted_4_fixed_0.05s_members0-1.csv"
-    protocol, _ = results.load_benchmark(stored)
-    assert protocol["learning_rate"] == configs.MODELS["joint-shifted"].recipe["learning_rate"]
+    stored = place / "data" / "benchmarks" / f"{stem}_orders-0-seeds-0-1.csv"
+    protocol, _ = stored_curves.load_benchmark(stored)
+    assert protocol["learning_rate"] == configs.MODELS["joint-shifted"].training["learning_rate"]
     assert protocol["parameters"] == 2 * sum(weight.numel() for weight in saving.load_model(weights[0]).parameters())
     assert [path.suffix for path in stored.parent.iterdir()] == [".csv"]  # weights stay in build/
     assert saving.load_model(place / "build" / f"{stored.stem}.safetensors").orders == [0]
@@ -136,7 +141,7 @@ def test_what_is_kept_of_a_network_conditioned_on_shifts_is_plain(place):
 
 def test_a_member_of_another_order_learned_turned_pictures(place):
     bench.main([*MEMBERS[:-3], "--seconds", "1.5", "--members", "--seeds", "0", "--order", "3"])
-    model = saving.load_model(place / "build" / "digits_joint_4_fixed_1.5s_order3_member0.safetensors")
+    model = saving.load_model(place / "build" / "digits_joint_4-units_fixed_1.5s_order3_member0.safetensors")
     held_out = bench.pictures(SimpleNamespace(data="digits", members=True), 0)[1]
     own, other = (helpers.nats(model, orders.turned(held_out, order)).mean() for order in (3, 0))
     assert own < other - 0.3  # nats: digits look much alike upside down
@@ -203,7 +208,7 @@ def test_a_run_has_a_process_of_its_own():
 def test_without_store_the_reported_runs_are_left_alone(place, capsys):
     bench.main([*SMALL[:-1], "independent", "--static", "--validation"])
     assert not (place / "data").exists()
-    path = place / "build" / "mnist_independent_4_static_0.5s_validation.csv"
+    path = place / "build" / "mnist_independent_4-units_static_0.5s_validation.csv"
     assert capsys.readouterr().out.endswith(f"Stored in build/{path.name}.\n")
     assert json.loads(path.open().readline()[2:])["unit"] == "nats per image, mean over the validation images"
 
@@ -221,7 +226,7 @@ def test_a_run_that_does_not_end_loses_no_other_and_is_not_stored(place, monkeyp
     monkeypatch.setattr(helpers.GenModel, "loss", stopped)
     with pytest.raises(SystemExit, match="130" if stop is KeyboardInterrupt else "no"):
         bench.main([*SMALL, "--seeds", "1", "2", "3"])
-    _, table = results.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
+    _, table = stored_curves.load_benchmark(place / "build" / "mnist_joint_4-units_dynamic_0.5s.csv")
     assert set(table["seed"]) == {1} and seeds == [1, 2]
 
 
@@ -234,20 +239,20 @@ def test_an_interrupt_between_two_runs_keeps_the_first(place, monkeypatch, capsy
     monkeypatch.setattr(bench, "isolated", isolated)
     with pytest.raises(SystemExit, match="130"):
         bench.main([*SMALL, "--seeds", "1", "2"])
-    _, table = results.load_benchmark(place / "build" / "mnist_joint_4_dynamic_0.5s.csv")
+    _, table = stored_curves.load_benchmark(place / "build" / "mnist_joint_4-units_dynamic_0.5s.csv")
     assert set(table["seed"]) == {1} and "Interrupted" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        *(["--model", "joint", "--size", word] for word in ("0", "-3", "1.5", "nan", "many", "\u00b2")),
+        *(["--model", "joint", "--units", word] for word in ("0", "-3", "1.5", "nan", "many", "\u00b2")),
         *(["--seconds", word] for word in ("0", "-1", "nan", "inf", "ten")),
         *(["--seeds", word] for word in ("-1", "0.5", str(2**64))),
         ["--data", "digits", "--static"],
-        ["--size", "4"],
+        ["--units", "4"],
         ["--model", "nothing"],
-        ["--size", "4", "--model", "pixelcnn"],
+        ["--units", "4", "--model", "pixelcnn"],
     ],
     ids=str,
 )
@@ -264,11 +269,11 @@ def test_without_mnist_it_says_what_to_do(place, monkeypatch):
         bench.main(SMALL)
 
 
-def test_a_size_that_is_no_size_is_told(place, monkeypatch, capsys):
+def test_units_that_are_no_number_of_units_are_told(place, monkeypatch, capsys):
     monkeypatch.setattr(bench, "bench", lambda arguments: [])
     with pytest.raises(SystemExit):
-        bench.main(["--model", "joint", "--size", "0"])
-    assert "--size: it must be a whole number of at least 1, not 0" in capsys.readouterr().err
+        bench.main(["--model", "joint", "--units", "0"])
+    assert "--units: it must be a whole number of at least 1, not 0" in capsys.readouterr().err
 
 
 def test_where_nothing_can_be_stored_what_was_found_is_told(tmp_path):
@@ -277,11 +282,11 @@ def test_where_nothing_can_be_stored_what_was_found_is_told(tmp_path):
     old = path.read_bytes()
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        files.LabError, match=r"file stands where its folder should be[^$]*\n1,0.5,8,20.25\n2,0.5,9,20.0"
+        checks.LabError, match=r"file stands where its folder should be[^$]*\n1,0.5,8,20.25\n2,0.5,9,20.0"
     ):
         bench.store(tmp_path / "file" / path.name, {}, [(1, 0.5, 8, 20.25), (2, 0.5, 9, 20.0)])
-    with pytest.raises(files.LabError, match=r"settings cannot be written[^$]*\n1,0.5,8,20.25"):
+    with pytest.raises(checks.LabError, match=r"settings cannot be written[^$]*\n1,0.5,8,20.25"):
         bench.store(path, {"model": helpers}, [(1, 0.5, 8, 20.25)])
     assert path.read_bytes() == old and list(path.parent.iterdir()) == [path]
-    protocol, table = results.load_benchmark(path)
+    protocol, table = stored_curves.load_benchmark(path)
     assert protocol == {"model": "joint \u2192"} and table["updates"].tolist() == [7]

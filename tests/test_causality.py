@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from causality import causality
-from support.files import LabError
 
 torch.manual_seed(0)
 X, GREY, COLOR, SERIES = (torch.rand(2, *shape) for shape in ((4,), (1, 4, 4), (3, 2, 3), (4, 2)))
@@ -195,7 +194,7 @@ def test_layouts(name):
 
 def test_predictions_says_where_the_classes_are():
     merged = nn.Sequential(PixelCNN(3), nn.Flatten(1, 2))
-    with pytest.raises(LabError, match=r"which axis holds classes\? Pass .*unflatten\(1, \(-1, 3\)\)\.movedim"):
+    with pytest.raises(ValueError, match=r"which axis holds classes\? Pass .*unflatten\(1, \(-1, 3\)\)\.movedim"):
         causality(merged, COLOR)
     assert causality(merged, COLOR, predictions=lambda out: out.unflatten(1, (-1, 3)).movedim(1, -1)).causal
     assert causality(nn.LSTM(2, 2, batch_first=True), SERIES, **STEPS, **NEXT, predictions=lambda out: out[0]).causal
@@ -236,7 +235,7 @@ BAD = {
 @pytest.mark.parametrize("message", BAD)
 def test_what_cannot_be_measured_says_what_to_do(message):
     model, example, settings = BAD[message]
-    with pytest.raises(LabError, match=message):
+    with pytest.raises(ValueError, match=message):
         causality(model, example, **settings)
 
 

@@ -21,9 +21,9 @@ import torch
 import train_weights
 
 import helpers
-from pixelrnn.evidence import results
+from pixelrnn.evidence import stored_curves
 from pixelrnn.models import augmentation, configs, orders, weights
-from support import checkpoints, devices, files
+from support import checkpoints, checks, devices, files
 
 GREY = torch.linspace(0, 1, 10 * 4 * 4).reshape(10, 4, 4)
 STEPS, STOP = 9, 5
@@ -160,7 +160,7 @@ def test_what_cannot_be_taken_up_is_told_and_stays(tmp_path):
 
     def told(changed, match, **settings):
         path.write_bytes(changed)
-        with pytest.raises(files.LabError, match=rf"(?s){match}.*Remove .*run.safetensors to begin anew"):
+        with pytest.raises(checks.LabError, match=rf"(?s){match}.*Remove .*run.safetensors to begin anew"):
             trained(path, **settings)
         assert path.read_bytes() == changed
 
@@ -179,7 +179,7 @@ def test_what_cannot_be_written_is_told_before_hours_of_work(tmp_path):
     (tmp_path / "file").touch()
     files.check_writable(tmp_path / "new" / "a", tmp_path / "b")
     assert {path.name for path in tmp_path.rglob("*")} == {"file", "new"}
-    with pytest.raises(files.LabError, match="a file stands where its folder should be"):
+    with pytest.raises(checks.LabError, match="a file stands where its folder should be"):
         files.check_writable(tmp_path / "b", tmp_path / "file" / "a")
     (tmp_path / "b").write_text("kept")
     files.check_writable(tmp_path / "b")
@@ -192,14 +192,14 @@ def test_what_cannot_be_written_is_told_before_hours_of_work(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is POSIX")
 def test_each_call_has_a_process_of_its_own_and_one_that_ends_is_told_by_its_name():
     calls = {
-        "refused": (files.whole, "steps", 0),
+        "refused": (checks.whole, "steps", 0),
         "killed": (signal.raise_signal, signal.SIGKILL),
         "ended": (os._exit, 7),
         "one": (os.getpid,),
         "another": (os.getpid,),
     }
     found = {}
-    with pytest.raises(files.LabError) as told:
+    with pytest.raises(checks.LabError) as told:
         for name, result in devices.in_processes(calls, at_once=2):
             found[name] = result
     assert set(found) == {"one", "another"} and len({*found.values(), os.getpid()}) == 3
@@ -251,7 +251,8 @@ def linger():
         raise
 
 if __name__ == "__main__":
-    import lingers; from support import devices
+    import lingers
+    from support import devices
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         list(devices.in_processes({{"a": (lingers.linger,)}}))
@@ -323,22 +324,22 @@ def losses(monkeypatch):
     return losses
 
 
-BENCH = ["--data", "digits", "--seconds", "0.5", "--size", "4", "--model", "joint", "--device", "cpu"]
+BENCH = ["--data", "digits", "--seconds", "0.5", "--units", "4", "--model", "joint", "--device", "cpu"]
 
 
 def test_the_benchmark_goes_on_and_says_so(place, losses):
     """Stopped within the second run, it takes that up, and only measures the first anew."""
-    command, path = [*BENCH, "--seeds", "0", "1"], place / "build" / "digits_joint_4_fixed_0.5s.csv"
+    command, path = [*BENCH, "--seeds", "0", "1"], place / "build" / "digits_joint_4-units_fixed_0.5s.csv"
     bench.main(BENCH)
-    assert "times taken up" not in results.load_benchmark(path)[0]
+    assert "times taken up" not in stored_curves.load_benchmark(path)[0]
     losses.count = 0
-    losses.stop(20, files.LabError("the power went"), seed=1)
+    losses.stop(20, checks.LabError("the power went"), seed=1)
     with pytest.raises(SystemExit, match="the power went"):
         bench.main(command)
     kept = {path.stem[-1]: checkpoints.read_updates(path) for path in (place / "build" / "checkpoints").iterdir()}
     assert kept["1"] == 20 and kept["0"] + 20 == losses.count
     bench.main(command)
-    protocol, table = results.load_benchmark(path)
+    protocol, table = stored_curves.load_benchmark(path)
     ends = table["updates"][len(bench.LOOKS) - 1 :: len(bench.LOOKS)]
     assert protocol["times taken up"] == 1 and ends[0] == kept["0"] and sum(ends) == losses.count
     assert not list((place / "build" / "checkpoints").iterdir())
@@ -346,14 +347,14 @@ def test_the_benchmark_goes_on_and_says_so(place, losses):
 
 def test_a_run_that_is_stopped_after_its_last_update_is_only_measured(place, losses, monkeypatch):
     sample = helpers.sample
-    monkeypatch.setattr(helpers, "sample", lambda *_, **__: files.whole("power", 0))
+    monkeypatch.setattr(helpers, "sample", lambda *_, **__: checks.whole("power", 0))
     with pytest.raises(SystemExit, match="power"):
         bench.main(BENCH)
     monkeypatch.setattr(helpers, "sample", sample)
     (kept,) = (place / "build" / "checkpoints").iterdir()
     updates = checkpoints.read_updates(kept)
     bench.main(BENCH)
-    _, table = results.load_benchmark(place / "build" / "digits_joint_4_fixed_0.5s.csv")
+    _, table = stored_curves.load_benchmark(place / "build" / "digits_joint_4-units_fixed_0.5s.csv")
     assert table["updates"][-1] == updates and len(table["updates"]) == len(bench.LOOKS)
 
 
@@ -395,7 +396,7 @@ def test_weights_go_on_and_what_is_finished_is_not_trained_again(few, losses, tm
     words = ["digits", "--updates", "6", "--folder"]
     train_weights.main([*words, str(tmp_path / "whole")])
     losses.count = 0
-    losses.stop(9, files.LabError("out of memory"))  # the second network's fourth update
+    losses.stop(9, checks.LabError("out of memory"))  # the second network's fourth update
     with pytest.raises(SystemExit, match="out of memory"):
         train_weights.main([*words, str(tmp_path / "stopped")])
     kept = {path.name: checkpoints.read_updates(path) for path in (few / "build" / "checkpoints").iterdir()}
@@ -422,10 +423,10 @@ def test_ctrl_c_during_make_weights_says_how_to_go_on(few, losses, capsys):
 
 
 def test_a_changed_recipe_does_not_go_on_with_the_old_weights(few, losses, monkeypatch):
-    losses.stop(4, files.LabError("stop"))
+    losses.stop(4, checks.LabError("stop"))
     with pytest.raises(SystemExit, match="stop"):
         train_weights.main(["letters", "--updates", "6", "--folder", str(few)])
-    monkeypatch.setattr(configs.WEIGHTS["letters"], "training", {**configs.LETTERS_RECIPE, "clip": 1.0})
+    monkeypatch.setattr(configs.WEIGHTS["letters"], "training", {**configs.LETTERS, "clip": 1.0})
     with pytest.raises(SystemExit, match="another run: training differ"):
         train_weights.main(["letters", "--updates", "6", "--folder", str(few)])
 

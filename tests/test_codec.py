@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import helpers
-from pixelrnn.coding import classical_codes, codec, fixed_point
+from pixelrnn.coding import classical_codes, codec, command_line, file_format, fixed_point
 from pixelrnn.data import datasets
-from pixelrnn.models import configs, orders, paper, saving, weights
-from support import files
+from pixelrnn.models import configs, ensemble, orders, saving, weights
+from support import checks, files
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,7 +40,7 @@ MODELS = {
     "levels, independent": (helpers.GenModel(4, 8, distribution="categorical", levels=300), steps_of),
     "RNN of two layers": (helpers.GenModel(4, 8, cell="rnn", num_layers=2), steps_of),
     "seq2vec": (helpers.GenModel(4, 8, output="seq2vec", window=2, bidirectional=True), steps_of),
-    "average": (paper.Average([joint(1), joint(2)]), steps_of),
+    "average": (ensemble.Average([joint(1), joint(2)]), steps_of),
     "mixture of orders": (orders.Mixture([0, 3], [joint(1), joint(2)]), steps_of),
     "one network, three orders": (orders.Shared([0, 5, 6], input_size=4, hidden_size=8), steps_of),
 }
@@ -66,7 +66,7 @@ def small():
 
 
 @every_model
-@pytest.mark.parametrize("arithmetic", codec.ARITHMETIC)
+@pytest.mark.parametrize("arithmetic", file_format.ARITHMETIC)
 def test_what_goes_in_comes_out(name, arithmetic):
     model, pictures = pictures_for(name)
     out = codec.decompress(codec.compress(pictures, model, arithmetic), model)
@@ -88,7 +88,7 @@ def test_numbers_too_small_for_normal_floating_point_change_no_byte(name):
 @pytest.mark.parametrize("norm", ["layer", "batch"])
 def test_a_model_with_a_norm_needs_ordinary_arithmetic(norm):
     model, pictures = joint(norm=norm), pictures_for("joint row")[1]
-    with pytest.raises(files.LabError, match=r"norm.*exact.*float"):
+    with pytest.raises(checks.LabError, match=r"norm.*exact.*float"):
         codec.compress(pictures, model)
     assert torch.equal(codec.decompress(codec.compress(pictures, model, "float"), model), pictures)
 
@@ -151,8 +151,8 @@ def test_the_file_is_as_long_as_the_likelihood_says(name):
     levels = 2 if name not in ("levels, one-hot, GRU", "levels, independent") else model.levels
     bits = np.minimum(bits, pictures[0].numel() * np.log2(levels) + 8).sum()
     data = codec.compress(pictures, model)
-    _, place = codec.read_header(data)
-    spent = 8 * (len(data) - place - codec.BLOCK.size)
+    _, place = file_format.read_header(data)
+    spent = 8 * (len(data) - place - file_format.BLOCK.size)
     assert 0.999 * bits <= spent <= 1.0005 * bits + 64
 
 
@@ -162,7 +162,7 @@ def test_streams_of_their_own_take_little_more(name):
     alone = [codec.streams(pictures[one : one + 1], model)[0] for one in range(20)]
     assert codec.streams(pictures, model) == alone
     data = codec.compress(pictures, model)
-    together = len(data) - codec.read_header(data)[1] - codec.BLOCK.size
+    together = len(data) - file_format.read_header(data)[1] - file_format.BLOCK.size
     assert together - 4 <= sum(map(len, alone)) <= together + 20 * 8
 
 
@@ -189,13 +189,13 @@ def test_likely_pictures_take_less_than_unlikely_ones():
 
 PROGRAM = """
 import hashlib, torch
-from pixelrnn.coding import codec
+from pixelrnn.coding import codec, file_format
 from pixelrnn.models import weights
 torch.manual_seed(0)
 pictures, model = torch.bernoulli(torch.full((64, 2, 28), 0.2)), weights.load("letters")[0].in_order(5)
 data = codec.compress(pictures, model)
 assert torch.equal(codec.decompress(data, model), pictures)
-head, place = codec.read_header(data)
+head, place = file_format.read_header(data)
 print(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), hashlib.sha256(data[place:]).hexdigest())
 """
 
@@ -222,7 +222,7 @@ def test_every_processor_writes_the_same_bytes(torch_may, onednn_may, threads):
     assert bytes_elsewhere(torch_may, onednn_may, threads)[2] == bytes_elsewhere("default", "SSE41", 1)[2]
 
 
-def test_exact_outputs_do_not_depend_on_the_batch_or_the_way_they_are_computed():
+def test_exact_outputs_do_not_depend_on_the_batch_or_on_how_they_are_computed():
     model, _ = weights.load("letters")
     model, fixed = model.in_order(0), fixed_point.on_grid(model).in_order(0)
     pictures = torch.bernoulli(torch.full((5, 28, 28), 0.2), generator=torch.Generator().manual_seed(0)).double()
@@ -272,17 +272,17 @@ def test_tables_do_not_depend_on_what_a_program_does_with_decimals(rounding):
 
 def test_what_is_not_exact_is_refused():
     one = torch.ones(2)
-    with fixed_point.Exact(), pytest.raises(files.LabError, match="exp is not among the operations"):
+    with fixed_point.Exact(), pytest.raises(checks.LabError, match="exp is not among the operations"):
         torch.exp(one)
     large = torch.full((2, 2), 1e3, dtype=torch.float64)
-    with fixed_point.Exact(), pytest.raises(files.LabError, match="beyond"):
+    with fixed_point.Exact(), pytest.raises(checks.LabError, match="beyond"):
         large @ large
-    with fixed_point.Exact(), pytest.raises(files.LabError, match="beyond"):
+    with fixed_point.Exact(), pytest.raises(checks.LabError, match="beyond"):
         large * float("nan")
     model = joint()
     with torch.no_grad():
         model.head.above.weight.mul_(1e5)
-    with pytest.raises(files.LabError, match="Weights as large"):
+    with pytest.raises(checks.LabError, match="Weights as large"):
         codec.compress(pictures_for("joint row")[1], model)
 
 
@@ -290,7 +290,7 @@ def test_what_is_not_exact_is_refused():
 
 
 def refused(data, model, match=None):
-    with pytest.raises(files.LabError, match=match):
+    with pytest.raises(checks.LabError, match=match):
         codec.decompress(data, model)
 
 
@@ -312,12 +312,12 @@ def test_cut_off_anywhere_and_bytes_too_many(small):
 
 def header_with(data, **changed):
     """The header of a file with other fields, and a checksum that fits."""
-    head, place = codec.read_header(data)
+    head, place = file_format.read_header(data)
     names = "steps", "size", "levels", "count"
     text = head["text"].encode()
     numbers = [changed.get(name, head[name]) for name in names]
-    kind = codec.MAGIC, changed.get("format", codec.FORMAT), 0
-    fields = codec.FIELDS.pack(*kind, *numbers, head["weights"], len(text))
+    kind = file_format.MAGIC, changed.get("format", file_format.FORMAT), 0
+    fields = file_format.FIELDS.pack(*kind, *numbers, head["weights"], len(text))
     return fields + text + zlib.crc32(fields + text).to_bytes(4, "little"), data[place:]
 
 
@@ -381,7 +381,7 @@ def test_a_machine_that_computes_other_probabilities_is_found_out(monkeypatch, a
     ],
 )
 def test_pictures_that_the_model_does_not_code(small, pictures, match):
-    with pytest.raises(files.LabError, match=match):
+    with pytest.raises(checks.LabError, match=match):
         codec.compress(pictures, small[0])
 
 
@@ -392,11 +392,11 @@ def test_models_that_code_nothing():
         (helpers.GenModel(4, 8, bidirectional=True), "reads what it predicts"),
         (torch.nn.Linear(4, 4), "Linear is none"),
     ]:
-        with pytest.raises(files.LabError, match=match):
+        with pytest.raises(checks.LabError, match=match):
             codec.compress(pictures, model)
-    with pytest.raises(files.LabError, match="4, 4"):
+    with pytest.raises(checks.LabError, match="4, 4"):
         codec.compress(torch.zeros(2, 3, 4), MODELS["mixture of orders"][0])
-    with pytest.raises(files.LabError, match="arithmetic"):
+    with pytest.raises(checks.LabError, match="arithmetic"):
         codec.compress(pictures, joint(), "integer")
 
 
@@ -407,8 +407,8 @@ def test_the_command_packs_and_unpacks(tmp_path, capsys):
     torch.manual_seed(0)
     pictures = weights.load("digits")[0].sample(3).numpy().astype(np.uint8)
     np.savez(tmp_path / "in.npz", pictures=pictures)
-    codec.main(["pack", str(tmp_path / "in.npz"), str(tmp_path / "packed"), "--weights", "digits"])
-    codec.main(["unpack", str(tmp_path / "packed"), str(tmp_path / "out.npz")])
+    command_line.main(["pack", str(tmp_path / "in.npz"), str(tmp_path / "packed"), "--weights", "digits"])
+    command_line.main(["unpack", str(tmp_path / "packed"), str(tmp_path / "out.npz")])
     with np.load(tmp_path / "out.npz") as arrays:
         assert (arrays["pictures"] == pictures).all() and arrays["pictures"].dtype == np.uint8
     assert "3 pictures" in capsys.readouterr().out
@@ -418,10 +418,10 @@ def test_the_command_with_levels_and_weights_of_ones_own(tmp_path, monkeypatch):
     saving.save_model(joint(distribution="categorical", levels=300), tmp_path / "own")
     pictures = np.arange(0, 300, 13, dtype=np.int64)[:16].reshape(1, 4, 4)
     np.savez(tmp_path / "in.npz", pictures)
-    codec.pack(tmp_path / "in.npz", tmp_path / "packed", tmp_path / "own")
-    with pytest.raises(files.LabError, match=r"than the stored ones\. Name them by --weights"):
-        codec.unpack(tmp_path / "packed", tmp_path / "out.npz")
-    codec.unpack(tmp_path / "packed", tmp_path / "out.npz", tmp_path / "own")
+    command_line.pack(tmp_path / "in.npz", tmp_path / "packed", tmp_path / "own")
+    with pytest.raises(checks.LabError, match=r"than the stored ones\. Name them by --weights"):
+        command_line.unpack(tmp_path / "packed", tmp_path / "out.npz")
+    command_line.unpack(tmp_path / "packed", tmp_path / "out.npz", tmp_path / "own")
     with np.load(tmp_path / "out.npz") as arrays:
         assert (arrays["pictures"] == pictures).all() and arrays["pictures"].dtype == np.uint16
 
@@ -429,7 +429,7 @@ def test_the_command_with_levels_and_weights_of_ones_own(tmp_path, monkeypatch):
 def test_the_command_says_what_is_wrong(tmp_path):
     def says(match, *words):
         with pytest.raises(SystemExit, match=match):
-            codec.main([*map(str, words)])
+            command_line.main([*map(str, words)])
         assert not (tmp_path / "new").exists()
 
     says("There is no file|not there|does not exist|no such", "pack", tmp_path / "none.npz", tmp_path / "new")
@@ -455,50 +455,50 @@ def test_what_is_no_npz_is_told_without_advice_to_unpickle(tmp_path):
     np.save(tmp_path / "a.npy", pictures)
     np.savez(tmp_path / "objects.npz", np.array([{}], dtype=object))
     for path in sorted(tmp_path.iterdir()):
-        with pytest.raises(files.LabError, match=r"An \.npz of pictures \(count, rows, columns\) is wanted") as caught:
-            codec.pack(path, tmp_path / "new")
+        with pytest.raises(checks.LabError, match=r"An \.npz of pictures \(count, rows, columns\) is wanted") as caught:
+            command_line.pack(path, tmp_path / "new")
         assert not any(word in str(caught.value) for word in ("pickle", "unsafe", "context manager"))
 
 
 def test_other_arrays_beside_the_pictures_are_named(tmp_path, capsys):
     objects = np.array([{}], dtype=object)  # nobody need read them
     np.savez(tmp_path / "in.npz", pictures=np.zeros((2, 28, 28), bool), labels=np.array([3, 7]), notes=objects)
-    codec.main(["pack", str(tmp_path / "in.npz"), str(tmp_path / "packed")])
+    command_line.main(["pack", str(tmp_path / "in.npz"), str(tmp_path / "packed")])
     assert "Not in that file: labels, notes." in capsys.readouterr().err
-    codec.main(["unpack", str(tmp_path / "packed"), str(tmp_path / "out.npz")])
+    command_line.main(["unpack", str(tmp_path / "packed"), str(tmp_path / "out.npz")])
     assert not capsys.readouterr().err
 
 
 def test_the_command_writes_the_same_bytes_as_the_function(tmp_path):
     pictures = (np.random.default_rng(0).random((5, 28, 28)) < 0.2).astype(np.int16)
     np.savez(tmp_path / "in.npz", pictures)
-    codec.pack(tmp_path / "in.npz", tmp_path / "packed")
+    command_line.pack(tmp_path / "in.npz", tmp_path / "packed")
     model, _ = weights.load("letters")
     assert (tmp_path / "packed").read_bytes() == codec.compress(torch.from_numpy(pictures), model)
 
 
 def test_more_pictures_than_are_taken_are_not_unpacked(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "in.npz", np.zeros((3, 28, 28), np.uint8))
-    monkeypatch.setattr(codec, "LARGEST", 3 * 784 - 1)
+    monkeypatch.setattr(command_line, "LARGEST", 3 * 784 - 1)
     monkeypatch.setattr(np, "load", lambda *words, **options: pytest.fail("was read"))
-    with pytest.raises(files.LabError, match="3 pictures take 2,352 bytes in memory, more than 2,351: split"):
-        codec.pack(tmp_path / "in.npz", tmp_path / "new")
+    with pytest.raises(checks.LabError, match="3 pictures take 2,352 bytes in memory, more than 2,351: split"):
+        command_line.pack(tmp_path / "in.npz", tmp_path / "new")
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried")])
 @pytest.mark.parametrize("place", ["_write_block", "_read_block", "read_pictures"])
 def test_too_little_memory_is_told(tmp_path, monkeypatch, place, error):
     np.savez(tmp_path / "in.npz", np.zeros((2, 28, 28), np.uint8))
-    codec.pack(tmp_path / "in.npz", tmp_path / "packed")
+    command_line.pack(tmp_path / "in.npz", tmp_path / "packed")
     before = (tmp_path / "packed").read_bytes()
 
     def full(*words):
         raise error
 
-    monkeypatch.setattr(codec, place, full)
+    monkeypatch.setattr(command_line if place == "read_pictures" else codec, place, full)
     words = ["unpack", "packed", "out.npz"] if place == "_read_block" else ["pack", "in.npz", "packed"]
     with pytest.raises(SystemExit, match=r"more memory than there is\. Nothing was written"):
-        codec.main([words[0], *(str(tmp_path / word) for word in words[1:])])
+        command_line.main([words[0], *(str(tmp_path / word) for word in words[1:])])
     assert (tmp_path / "packed").read_bytes() == before and len(list(tmp_path.iterdir())) == 2
 
 
@@ -511,7 +511,7 @@ def test_an_interrupt_says_what_is_left(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(codec, "_write_block", interrupted)
     with pytest.raises(SystemExit) as caught:
-        codec.main(["pack", str(tmp_path / "in.npz"), str(tmp_path / "packed")])
+        command_line.main(["pack", str(tmp_path / "in.npz"), str(tmp_path / "packed")])
     assert caught.value.code == 130 and "Nothing was written; " in capsys.readouterr().err
     assert (tmp_path / "packed").read_text() == "old"
 
@@ -519,16 +519,16 @@ def test_an_interrupt_says_what_is_left(tmp_path, monkeypatch, capsys):
 def test_a_python_without_the_packages_says_which_has_them(tmp_path):
     words = [
         sys.executable,
-        "-I",
         "-S",
-        str(ROOT / "pixelrnn" / "coding" / "codec.py"),
+        "-m",
+        "pixelrnn.coding",
         "pack",
-        "in.npz",
-        "packed",
+        tmp_path / "in.npz",
+        tmp_path / "packed",
     ]  # -S: no packages
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert "make notebooks" in result.stderr and ".venv/bin/python -m pixelrnn.coding.codec" in result.stderr
+    assert "make notebooks" in result.stderr and ".venv/bin/python -m pixelrnn.coding" in result.stderr
 
 
 # The comparison with classical codes

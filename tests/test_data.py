@@ -24,7 +24,7 @@ from PIL import Image, ImageCms
 
 import helpers
 from pixelrnn.data import datasets
-from support import files, photographs
+from support import checks, photographs
 
 pytestmark = pytest.mark.filterwarnings("ignore:The images at")  # which are not MNIST's
 
@@ -165,7 +165,7 @@ def test_size_gives_the_shape_asked_for(size, shape, gray):
 
 
 def test_size_that_would_fill_the_memory():
-    with pytest.raises(files.LabError, match=r"size asks for 20000 x 5000 pixels.*Choose a smaller one"):
+    with pytest.raises(checks.LabError, match=r"size asks for 20000 x 5000 pixels.*Choose a smaller one"):
         helpers.load_picture("coins", (20_000, 5_000), gray=True)
 
 
@@ -358,12 +358,12 @@ def test_twelve_bit_grey_is_scaled_to_eight(tmp_path):
 def test_values_without_a_known_black_and_white(tmp_path, dtype):
     for order in "<>":
         contents = tiff(GREY.astype(dtype), photometric="minisblack", byteorder=order)
-        with pytest.raises(files.LabError, match=r"black and white are unknown. Save it with 8 bits|8 or 16 bits"):
+        with pytest.raises(checks.LabError, match=r"black and white are unknown. Save it with 8 bits|8 or 16 bits"):
             loaded(tmp_path, contents)
 
 
 def test_the_preview_of_a_raw_file_is_not_the_picture(tmp_path):
-    with pytest.raises(files.LabError, match=r"begins with a preview.*Export it"):
+    with pytest.raises(checks.LabError, match=r"begins with a preview.*Export it"):
         loaded(tmp_path, tiff(GREY, photometric="minisblack", subfiletype=1))
 
 
@@ -468,7 +468,7 @@ def test_bad_file(tmp_path, name):
     contents, message = BAD_FILES[name]
     path = tmp_path / name
     path.write_bytes(contents)
-    with pytest.raises(files.LabError, match=message) as raised:
+    with pytest.raises(checks.LabError, match=message) as raised:
         helpers.load_picture(path)
     assert str(raised.value).count(name) == 1  # one message, not one inside another
 
@@ -476,7 +476,7 @@ def test_bad_file(tmp_path, name):
 @pytest.mark.parametrize("name", ["missing.png", "astronaut.png", "no/folder.png", "https://example.org/picture.png"])
 def test_missing_file_or_folder(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(files.LabError, match=r"no file.*Give the path.*bundled names: astronaut"):
+    with pytest.raises(checks.LabError, match=r"no file.*Give the path.*bundled names: astronaut"):
         helpers.load_picture(name)
 
 
@@ -489,7 +489,7 @@ def test_a_changed_byte_ends_in_a_picture_or_a_word(tmp_path, format, seed):
         changed[random.integers(min(len(changed), 100))] = random.integers(256)
         try:
             assert loaded(tmp_path, bytes(changed)).dtype == np.uint8
-        except files.LabError as error:
+        except checks.LabError as error:
             assert "Save it" in str(error) or "copy" in str(error) or "Scale it" in str(error)
 
 
@@ -508,7 +508,7 @@ def test_a_changed_byte_ends_in_a_picture_or_a_word(tmp_path, format, seed):
 def test_a_path_that_names_no_file(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
-    with pytest.raises(files.LabError, match=message):
+    with pytest.raises(checks.LabError, match=message):
         helpers.load_picture(name)
 
 
@@ -528,13 +528,13 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)  # as Windows does, where os.access knows less
-    with pytest.raises(files.LabError, match=r"mine.png may not be read: .*Change its permissions"):
+    with pytest.raises(checks.LabError, match=r"mine.png may not be read: .*Change its permissions"):
         helpers.load_picture(tmp_path / "mine.png")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(files.LabError, match=r"mine.png may not be read"):
+    with pytest.raises(checks.LabError, match=r"mine.png may not be read"):
         helpers.load_picture(tmp_path / "mine.png")
     monkeypatch.setattr(Path, "stat", refuse)  # a locked folder
-    with pytest.raises(files.LabError, match=r"mine.png cannot be looked at: Permission denied"):
+    with pytest.raises(checks.LabError, match=r"mine.png cannot be looked at: Permission denied"):
         helpers.load_picture(tmp_path / "mine.png")
 
 
@@ -551,9 +551,9 @@ NO_PATHS = {
 
 @pytest.mark.parametrize("name", NO_PATHS)
 def test_something_else_than_a_path(name, no_setting):
-    with pytest.raises(files.LabError, match=r"bundled names \(astronaut.* is wanted, as a path, not"):
+    with pytest.raises(checks.LabError, match=r"bundled names \(astronaut.* is wanted, as a path, not"):
         helpers.load_picture(NO_PATHS[name])
-    with pytest.raises(files.LabError, match=r"MNIST"):
+    with pytest.raises(checks.LabError, match=r"MNIST"):
         datasets.load_mnist(NO_PATHS[name])
 
 
@@ -562,7 +562,7 @@ def test_decompression_bomb(tmp_path, monkeypatch, limit):
     path = tmp_path / "large.png"
     Image.new("L", (10, 10)).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(files.LabError, match=r"too many pixels.*Scale it down first"):
+    with pytest.raises(checks.LabError, match=r"too many pixels.*Scale it down first"):
         helpers.load_picture(path)
 
 
@@ -573,7 +573,7 @@ def test_decompression_bomb(tmp_path, monkeypatch, limit):
     "size", [-1, 0, 2.0, True, "8", (0, 3), (3, -1), (1.5, 2), (True, 2), (4,), (1, 2, 3), (), "88", {8}, ((1, 2), 3)]
 )
 def test_bad_size(size):
-    with pytest.raises(files.LabError, match="size"):
+    with pytest.raises(checks.LabError, match="size"):
         helpers.load_picture("coins", size)
 
 
@@ -597,7 +597,7 @@ def test_bad_size(size):
     ],
 )
 def test_bad_picture(function, picture, message):
-    with pytest.raises(files.LabError, match=message):
+    with pytest.raises(checks.LabError, match=message):
         function(picture)
 
 
@@ -623,7 +623,7 @@ def test_binarize_takes_whole_numbers_of_any_type(as_bytes, threshold):
     ids=["0 to 1", "-1 to 1", "float", "bool", "16 bits", "below 0", "int8"],
 )
 def test_binarize_of_other_values_asks_for_bytes(picture, threshold):
-    with pytest.raises(files.LabError, match=r"whole numbers 0 .. 255, not .* to .*np.uint8"):
+    with pytest.raises(checks.LabError, match=r"whole numbers 0 .. 255, not .* to .*np.uint8"):
         helpers.binarize(picture, threshold)
 
 
@@ -632,26 +632,26 @@ def test_binarize_of_other_values_asks_for_bytes(picture, threshold):
     ["otzu", "", "128", None, 0, -1, 255.5, 256, np.nan, np.inf, True, 1j, [1, 2, 3], np.array([1, 2, 3])],
 )
 def test_unknown_threshold(threshold):
-    with pytest.raises(files.LabError, match=r"threshold must be .*'otsu'"):
+    with pytest.raises(checks.LabError, match=r"threshold must be .*'otsu'"):
         helpers.binarize(PICTURE, threshold)
 
 
 @pytest.mark.parametrize("step", ["column", "", None, 1])
 def test_unknown_step(step):
-    with pytest.raises(files.LabError, match="step must be one of 'row', 'pixel'"):
+    with pytest.raises(checks.LabError, match="step must be one of 'row', 'pixel'"):
         helpers.flatten(PICTURE, step)
 
 
 def test_sequence_that_does_not_fill_the_picture():
-    with pytest.raises(files.LabError, match="6 values does not fill"):
+    with pytest.raises(checks.LabError, match="6 values does not fill"):
         helpers.unflatten(np.zeros((2, 3)), (2, 2, 1))
-    with pytest.raises(files.LabError, match="array of numbers"):
+    with pytest.raises(checks.LabError, match="array of numbers"):
         helpers.unflatten([[1], [2, 3]], (1, 1, 3))
 
 
 @pytest.mark.parametrize("shape", [None, "231", (-2, 3, -1), (2.0, 3, 1)])
 def test_bad_shape(shape):
-    with pytest.raises(files.LabError, match="shape must be a whole number"):
+    with pytest.raises(checks.LabError, match="shape must be a whole number"):
         helpers.unflatten(np.zeros((2, 3)), shape)
 
 
@@ -720,7 +720,7 @@ def test_a_batch_is_of_torchs_default_type():
     ],
 )
 def test_bad_sequence(sequence, message):
-    with pytest.raises(files.LabError, match=message):
+    with pytest.raises(checks.LabError, match=message):
         helpers.to_batch(sequence, 2)
 
 
@@ -730,13 +730,13 @@ BAD_LEVELS = [1, 0, -1, 2.0, True, "2", None]
 @pytest.mark.parametrize("levels", BAD_LEVELS)
 @pytest.mark.parametrize("value", [0, -1])
 def test_bad_levels(levels, value):
-    with pytest.raises(files.LabError, match="levels must be a whole number of at least 2"):
+    with pytest.raises(checks.LabError, match="levels must be a whole number of at least 2"):
         helpers.to_batch(np.array([[value]]), levels)
 
 
 @pytest.mark.parametrize("levels", BAD_LEVELS)
 def test_bad_levels_back(levels):
-    with pytest.raises(files.LabError, match="levels must be a whole number of at least 2"):
+    with pytest.raises(checks.LabError, match="levels must be a whole number of at least 2"):
         helpers.to_levels(torch.zeros(1, 1, 1), levels)
 
 
@@ -755,7 +755,7 @@ def test_bit_planes_of_neighbouring_levels_differ_in_one_bit():
 
 @pytest.mark.parametrize("sequence", [np.zeros((2, 2)), np.zeros(3, np.uint8), np.zeros((2, 2), np.int64)])
 def test_bit_planes_of_anything_but_bytes(sequence):
-    with pytest.raises(files.LabError, match="made of bytes"):
+    with pytest.raises(checks.LabError, match="made of bytes"):
         helpers.to_bit_planes(sequence)
 
 
@@ -763,7 +763,7 @@ def test_bit_planes_of_anything_but_bytes(sequence):
     "bits", [np.ones((2, 7)), np.full((1, 8), 2), np.full((1, 8), 0.5), np.zeros(8), [[1], [0, 1]]]
 )
 def test_bytes_of_anything_but_bit_planes(bits):
-    with pytest.raises(files.LabError, match=r"Bit"):
+    with pytest.raises(checks.LabError, match=r"Bit"):
         helpers.from_bit_planes(bits)
 
 
@@ -829,7 +829,7 @@ def test_mnist_as_programs_place_it(tmp_path, no_setting, name):
 def test_mnist_in_two_folders(tmp_path, no_setting):
     layout("plain", tmp_path / "fashion")
     layout("plain", tmp_path / "mnist")
-    with pytest.raises(files.LabError, match=r"in several folders: .*fashion.*mnist.*Name one"):
+    with pytest.raises(checks.LabError, match=r"in several folders: .*fashion.*mnist.*Name one"):
         datasets.load_mnist(tmp_path)
     assert is_mnist(datasets.load_mnist(tmp_path / "mnist"))
 
@@ -847,7 +847,7 @@ def test_binary_and_inverted_mnist_is_refused(tmp_path, no_setting, change, matc
     images = [TRAINING_IMAGES, TEST_IMAGES]
     images[part] = change(images[part])
     np.savez(tmp_path / "mnist.npz", train_images=images[0], test_images=images[1])
-    with pytest.raises(files.LabError, match=match.replace("training", ("training", "test")[part])):
+    with pytest.raises(checks.LabError, match=match.replace("training", ("training", "test")[part])):
         datasets.load_mnist(tmp_path / "mnist.npz")
 
 
@@ -897,15 +897,15 @@ def test_a_relative_path_starts_in_the_projects_folder(tmp_path, no_setting, mon
 
 
 def test_no_mnist_says_both_ways(no_setting):
-    with pytest.raises(files.LabError, match=r"not part of this project. Set .* PIXELRNN_MNIST .* download"):
+    with pytest.raises(checks.LabError, match=r"not part of this project. Set .* PIXELRNN_MNIST .* download"):
         datasets.load_mnist()
 
 
 def test_mnist_that_is_not_there(tmp_path, no_setting):
-    with pytest.raises(files.LabError, match=r"no file .*nowhere. Set the environment variable"):
+    with pytest.raises(checks.LabError, match=r"no file .*nowhere. Set the environment variable"):
         datasets.load_mnist(tmp_path / "nowhere")
     for held in ("nothing", "notes.txt, other/"):
-        with pytest.raises(files.LabError, match=rf"no file .*train-images-idx3-ubyte, .*holds {held}. Set the"):
+        with pytest.raises(checks.LabError, match=rf"no file .*train-images-idx3-ubyte, .*holds {held}. Set the"):
             datasets.load_mnist(tmp_path)
         (tmp_path / "notes.txt").write_text("")
         (tmp_path / "other").mkdir(exist_ok=True)
@@ -932,7 +932,7 @@ def test_damaged_files_of_mnist(folder, damage, compressed):
     (folder / f"{name}.gz").unlink()
     data = damage(idx(TRAINING_IMAGES))
     (folder / (f"{name}.gz" if compressed else name)).write_bytes(gzip.compress(data) if compressed else data)
-    with pytest.raises(files.LabError, match=r"is damaged or is something else: .*Set the environment variable"):
+    with pytest.raises(checks.LabError, match=r"is damaged or is something else: .*Set the environment variable"):
         datasets.load_mnist(folder)
 
 
@@ -941,7 +941,7 @@ def test_compressed_data_that_is_damaged(folder):
     whole = path.read_bytes()
     for data in (whole[:-200], whole[:100] + bytes(50) + whole[150:]):
         path.write_bytes(data)
-        with pytest.raises(files.LabError, match="is damaged or is something else"):
+        with pytest.raises(checks.LabError, match="is damaged or is something else"):
             datasets.load_mnist(folder)
 
 
@@ -951,16 +951,16 @@ def test_damaged_npz(tmp_path, no_setting):
     data = path.read_bytes()
     for wrong in (data[:-300], data[:200] + bytes(100) + data[300:], b"", b"no archive"):
         path.write_bytes(wrong)
-        with pytest.raises(files.LabError, match="is damaged or is something else"):
+        with pytest.raises(checks.LabError, match="is damaged or is something else"):
             datasets.load_mnist(path)
     np.save(path.with_suffix(".npy"), TEST_IMAGES)
-    with pytest.raises(files.LabError, match="is damaged or is something else"):
+    with pytest.raises(checks.LabError, match="is damaged or is something else"):
         datasets.load_mnist(path.with_suffix(".npy"))
     np.savez_compressed(path, something=TEST_IMAGES)
-    with pytest.raises(files.LabError, match="is damaged or is something else"):
+    with pytest.raises(checks.LabError, match="is damaged or is something else"):
         datasets.load_mnist(path)
     np.savez_compressed(path, train_images=TRAINING_IMAGES, test_images=np.array([{}]))  # would need unpickling
-    with pytest.raises(files.LabError, match=r"uint8 \(count, 28, 28\), those at .* object"):
+    with pytest.raises(checks.LabError, match=r"uint8 \(count, 28, 28\), those at .* object"):
         datasets.load_mnist(path)
 
 
@@ -976,21 +976,21 @@ OTHER_FILES = {
 @pytest.mark.parametrize(("name", "contents"), OTHER_FILES.items(), ids=OTHER_FILES)
 def test_other_files_than_mnists(tmp_path, no_setting, name, contents):
     (tmp_path / name).write_bytes(contents)
-    with pytest.raises(files.LabError, match=r"something else than a folder of its files or an .npz") as raised:
+    with pytest.raises(checks.LabError, match=r"something else than a folder of its files or an .npz") as raised:
         datasets.load_mnist(tmp_path / name)
     assert "pickle" not in str(raised.value)
 
 
 @pytest.mark.parametrize("source", ["~no_such_user/mnist.npz", "m" * 300, "a\0b"])
 def test_a_path_of_mnist_that_cannot_be_looked_at(no_setting, source):
-    with pytest.raises(files.LabError, match=r"cannot be looked at|no file"):
+    with pytest.raises(checks.LabError, match=r"cannot be looked at|no file"):
         datasets.load_mnist(source)
 
 
 @pytest.mark.parametrize("images", [TEST_IMAGES[:, :14], TEST_IMAGES.astype(float), TEST_IMAGES[0], TEST_IMAGES[:0]])
 def test_other_pictures_than_mnists(tmp_path, no_setting, images):
     np.savez_compressed(tmp_path / "mnist.npz", train_images=TRAINING_IMAGES, test_images=images)
-    with pytest.raises(files.LabError, match=r"MNIST's images are uint8 \(count, 28, 28\)"):
+    with pytest.raises(checks.LabError, match=r"MNIST's images are uint8 \(count, 28, 28\)"):
         datasets.load_mnist(tmp_path / "mnist.npz")
 
 
@@ -1023,7 +1023,7 @@ def test_download_checks_the_sum_and_keeps_the_files(served, monkeypatch):
 
 
 def test_download_of_another_file_is_refused(served):
-    with pytest.raises(files.LabError, match=r"could not be downloaded: .*hash.*Set the environment variable"):
+    with pytest.raises(checks.LabError, match=r"could not be downloaded: .*hash.*Set the environment variable"):
         datasets.load_mnist("download")  # the real sums; this is another file
     assert not list((datasets.DATA / "mnist").glob("*ubyte*"))
 
@@ -1031,7 +1031,7 @@ def test_download_of_another_file_is_refused(served):
 def test_no_network(tmp_path, no_setting, monkeypatch):
     monkeypatch.setattr(datasets, "MNIST_URL", "http://127.0.0.1:1/")
     monkeypatch.setattr(datasets, "DATA", tmp_path)
-    with pytest.raises(files.LabError, match=r"could not be downloaded: .*Set the environment variable"):
+    with pytest.raises(checks.LabError, match=r"could not be downloaded: .*Set the environment variable"):
         datasets.load_mnist("download")
 
 
@@ -1058,5 +1058,5 @@ def test_binarised_mnist_keeps_training_grey_or_not_and_the_rest_fixed(small_mni
 
 def test_too_few_images_for_validation(tmp_path, no_setting):
     np.savez(tmp_path / "mnist.npz", train_images=TRAINING_IMAGES, test_images=TEST_IMAGES)
-    with pytest.raises(files.LabError, match="60,000 training images, not 5"):
+    with pytest.raises(checks.LabError, match="60,000 training images, not 5"):
         datasets.binarized_mnist(tmp_path / "mnist.npz")

@@ -12,8 +12,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import helpers
-from pixelrnn.models import paper
-from support import checkpoints, devices, files
+from pixelrnn.models import ensemble, paper
+from support import checkpoints, checks, devices, files
 
 OURS = {helpers.__file__, paper.__file__}
 MAKERS = {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.rand, torch.randint}
@@ -30,7 +30,7 @@ MODELS = {
     "pixelcnn": lambda: paper.PixelCNN(4, 4, 1, 4),
     "gated-pixelcnn": lambda: paper.GatedPixelCNN(4, 4, 1, 4),
     "made": lambda: paper.MADE(4, 4, 3),
-    "average": lambda: paper.Average([helpers.GenModel(4, 6, head="joint") for _ in range(2)]),
+    "average": lambda: ensemble.Average([helpers.GenModel(4, 6, head="joint") for _ in range(2)]),
 }
 SEQUENCES = (torch.rand(8, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
 
@@ -124,7 +124,7 @@ def test_the_cpu_is_chosen_where_there_is_nothing_else(monkeypatch):
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "", None, 3, "meta"])
 def test_a_device_that_is_not_there_is_told(name):
-    with pytest.raises(files.LabError, match="There is no device"):
+    with pytest.raises(checks.LabError, match="There is no device"):
         devices.choose_device(name)
 
 
@@ -135,7 +135,7 @@ def test_a_device_whose_lstm_is_wrong_is_passed_over(monkeypatch, off, chosen):
     monkeypatch.setattr(devices, "_lstm_difference", lambda device: off if device.type == "mps" else 0.0)
     assert devices.choose_device().type == chosen
     if chosen == "cpu":
-        with pytest.raises(files.LabError, match="off the CPU's values"):
+        with pytest.raises(checks.LabError, match="off the CPU's values"):
             devices.choose_device("mps")
 
 

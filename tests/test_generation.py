@@ -8,7 +8,7 @@ import torch
 
 import helpers
 from pixelrnn.models import orders
-from support import files
+from support import checks
 
 WIDTH, STEPS, WINDOW = 2, 9, 3  # the width and the window as in conftest.py
 
@@ -187,20 +187,20 @@ def test_torch_is_left_as_it_was(monkeypatch, build):
 
 @pytest.mark.parametrize("steps", [1, 4, 5])
 def test_nothing_left_to_generate(build, draw, steps):
-    with pytest.raises(files.LabError, match=f"5 steps are given and only {steps} wanted"):
+    with pytest.raises(checks.LabError, match=f"5 steps are given and only {steps} wanted"):
         helpers.sample(build(), steps, draw(steps=5))
 
 
 @pytest.mark.parametrize("name", ["steps", "batch"])
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, "2", None])
 def test_bad_number(build, name, value):
-    with pytest.raises(files.LabError, match=f"{name} must be a whole number of at least 1"):
+    with pytest.raises(checks.LabError, match=f"{name} must be a whole number of at least 1"):
         helpers.sample(build(), **{"steps": STEPS, name: value})
 
 
 @pytest.mark.parametrize("levels", [1, 0, -1, 2.5, True, "2"])
 def test_bad_levels(build, levels):
-    with pytest.raises(files.LabError, match="levels must be a whole number of at least 2"):
+    with pytest.raises(checks.LabError, match="levels must be a whole number of at least 2"):
         helpers.sample(build(), STEPS, levels=levels)
 
 
@@ -210,7 +210,7 @@ def test_bad_levels(build, levels):
     ids=["width", "axes", "NaN", "range"],
 )
 def test_bad_given(build, given):
-    with pytest.raises(files.LabError, match=r"reads \(batch, steps, 2\)|outside \[0, 1\]"):
+    with pytest.raises(checks.LabError, match=r"reads \(batch, steps, 2\)|outside \[0, 1\]"):
         helpers.sample(build(), STEPS, given)
 
 
@@ -237,7 +237,7 @@ def broken(model, value, bit):
 def test_weights_that_are_no_numbers_draw_nothing(build, value, temperature, number):
     model = broken(build(norm="batch"), value, number)
     for way in (helpers.sample, helpers.sample_naively):
-        with pytest.raises(files.LabError, match=r"holds NaN or infinite numbers\. Load its weights"):
+        with pytest.raises(checks.LabError, match=r"holds NaN or infinite numbers\. Load its weights"):
             way(model, STEPS, temperature=temperature)
 
 
@@ -246,5 +246,5 @@ def test_reading_orders_of_weights_that_are_no_numbers(temperature):
     models = [helpers.GenModel(4, 3, head="joint") for _ in range(2)]
     for model in (orders.Mixture([0, 3], models), orders.Shared([0, 5], input_size=4, hidden_size=3)):
         assert model.sample(8, temperature).isfinite().all()
-        with pytest.raises(files.LabError, match="NaN or infinite"):
+        with pytest.raises(checks.LabError, match="NaN or infinite"):
             broken(model, float("nan"), 2).sample(8, temperature)

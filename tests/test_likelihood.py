@@ -10,7 +10,7 @@ from scipy import stats
 
 import helpers
 from pixelrnn.data import datasets
-from support import files, joint_head
+from support import checks, joint_head
 
 HEADS = ("independent", "joint")
 CELLS, NORMS = tuple(helpers.CELLS), (None, "batch", "layer")
@@ -107,16 +107,16 @@ def test_nats_are_those_of_evaluation_mode():
     ids=str,
 )
 def test_no_likelihood_without_probabilities(settings, values, message):
-    with pytest.raises(files.LabError, match=message):
+    with pytest.raises(checks.LabError, match=message):
         helpers.nats(helpers.GenModel(2, 4, **settings), torch.full((1, 3, 2), values))
 
 
 def test_a_joint_head_needs_probabilities_and_what_stands_to_the_left():
-    with pytest.raises(files.LabError, match="gives probabilities"):
+    with pytest.raises(checks.LabError, match="gives probabilities"):
         helpers.GenModel(2, 4, head="joint", distribution="regression")
-    with pytest.raises(files.LabError, match="give it the steps too"):
+    with pytest.raises(checks.LabError, match="give it the steps too"):
         helpers.GenModel(2, 4, head="joint")(torch.zeros(1, 3, 2))
-    with pytest.raises(files.LabError, match="head must be one of 'independent', 'joint'"):
+    with pytest.raises(checks.LabError, match="head must be one of 'independent', 'joint'"):
         helpers.GenModel(2, 4, head="both")
 
 
@@ -253,12 +253,12 @@ def test_completions_keep_what_is_given():
 
 @pytest.mark.parametrize("temperature", [-1, math.nan, math.inf, True, "1", None])
 def test_bad_temperature(temperature):
-    with pytest.raises(files.LabError, match="temperature must be a number of at least 0"):
+    with pytest.raises(checks.LabError, match="temperature must be a number of at least 0"):
         helpers.sample(model_of(2), 3, temperature=temperature)
 
 
 def test_nothing_to_sample_from_a_regression():
-    with pytest.raises(files.LabError, match="nothing to sample"):
+    with pytest.raises(checks.LabError, match="nothing to sample"):
         helpers.sample(model_of(2, distribution="regression"), 3, temperature=1.0)
 
 
@@ -344,7 +344,7 @@ def test_drawings_of_a_source_follow_its_probabilities(source):
 )
 def test_a_source_judges_only_what_it_could_have_written(source, sequences):
     for measure in (source.nats, source.row_independent_nats):
-        with pytest.raises(files.LabError, match="writes 0 and 1"):
+        with pytest.raises(checks.LabError, match="writes 0 and 1"):
             measure(sequences)
 
 

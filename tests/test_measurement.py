@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import helpers
-from pixelrnn.evidence import results
-from support import display, files
+from pixelrnn.evidence import results, stored_curves
+from support import checks, display
 
 WIDTH, STEPS, WINDOW = 2, 6, 3  # as in conftest.py
 
@@ -151,8 +151,8 @@ def test_curves_are_loaded_back_to_four_digits(tmp_path_factory, data, steps, se
     path = tmp_path_factory.getbasetemp() / "curves" / "reference.csv"
     curve = st.lists(losses, min_size=steps, max_size=steps)
     curves = {name: {seed: data.draw(curve) for seed in range(seeds)} for name in ("b, with norm", "a")}
-    results.save_curves(path, {"hidden": 64, "rate": 0.01}, curves)
-    loaded = results.load_curves(path, {"rate": 0.01, "hidden": 64})
+    stored_curves.save_curves(path, {"hidden": 64, "rate": 0.01}, curves)
+    loaded = stored_curves.load_curves(path, {"rate": 0.01, "hidden": 64})
     assert list(loaded) == ["b, with norm", "a"]
     for name, by_seed in curves.items():
         np.testing.assert_allclose(loaded[name], list(by_seed.values()), rtol=5.1e-4)
@@ -169,8 +169,8 @@ def test_curves_are_loaded_back_to_four_digits(tmp_path_factory, data, steps, se
 )
 def test_curves_of_other_settings_do_not_apply(tmp_path, capsys, settings, message):
     path = tmp_path / "curves.csv"
-    results.save_curves(path, {"hidden": 64, "rate": 0.01}, {"loss": {0: [1.0]}})
-    assert results.load_curves(path, settings) == {}
+    stored_curves.save_curves(path, {"hidden": 64, "rate": 0.01}, {"loss": {0: [1.0]}})
+    assert stored_curves.load_curves(path, settings) == {}
     printed = capsys.readouterr().out
     assert printed == f"Not compared with the reference curves: {message}.\n"
 
@@ -178,8 +178,8 @@ def test_curves_of_other_settings_do_not_apply(tmp_path, capsys, settings, messa
 def test_settings_may_hold_a_tuple(tmp_path, capsys):
     path = tmp_path / "curves.csv"
     settings = {"size": (32, 48)}  # which JSON gives back as a list
-    results.save_curves(path, settings, {"loss": {0: [1.0]}})
-    assert results.load_curves(path, settings)["loss"].tolist() == [[1.0]]
+    stored_curves.save_curves(path, settings, {"loss": {0: [1.0]}})
+    assert stored_curves.load_curves(path, settings)["loss"].tolist() == [[1.0]]
     assert capsys.readouterr().out == ""
 
 
@@ -194,18 +194,18 @@ CHOSEN = [
 @pytest.mark.parametrize(("settings", "as_stored"), CHOSEN)
 def test_chosen_settings_are_compared_as_a_file_holds_them(tmp_path, capsys, settings, as_stored):
     path = tmp_path / "curves.csv"
-    results.save_curves(path, as_stored, {"loss": {0: [1.0]}})
-    assert results.load_curves(path, settings)["loss"].tolist() == [[1.0]]
-    results.save_curves(path, {"image": "camera"}, {"loss": {0: [1.0]}})
-    assert results.load_curves(path, settings) == {}
+    stored_curves.save_curves(path, as_stored, {"loss": {0: [1.0]}})
+    assert stored_curves.load_curves(path, settings)["loss"].tolist() == [[1.0]]
+    stored_curves.save_curves(path, {"image": "camera"}, {"loss": {0: [1.0]}})
+    assert stored_curves.load_curves(path, settings) == {}
     assert capsys.readouterr().out.startswith("Not compared with the reference curves: image is ")
 
 
 @pytest.mark.parametrize("value", [print, {1}, 1j, np.zeros((99, 99)), object(), torch.zeros(2)], ids=type)
 def test_settings_that_no_file_holds_are_not_those_of_the_reference(tmp_path, capsys, value):
     path = tmp_path / "curves.csv"
-    results.save_curves(path, {"image": "camera"}, {"loss": {0: [1.0]}})
-    assert results.load_curves(path, {"image": value}) == {}
+    stored_curves.save_curves(path, {"image": "camera"}, {"loss": {0: [1.0]}})
+    assert stored_curves.load_curves(path, {"image": value}) == {}
     printed = capsys.readouterr().out
     assert printed.startswith("Not compared with the reference curves: image is ") and len(printed) < 400
 
@@ -225,18 +225,18 @@ def test_settings_that_no_file_holds_are_not_those_of_the_reference(tmp_path, ca
 )
 def test_curves_that_cannot_be_saved_leave_the_old_file(tmp_path, settings, curves, said):
     path = tmp_path / "curves.csv"
-    results.save_curves(path, {"size": 8}, {"a": {0: [1.0, 0.5]}})
+    stored_curves.save_curves(path, {"size": 8}, {"a": {0: [1.0, 0.5]}})
     old = path.read_bytes()
-    with pytest.raises(files.LabError, match=said):
-        results.save_curves(path, settings, curves)
+    with pytest.raises(checks.LabError, match=said):
+        stored_curves.save_curves(path, settings, curves)
     assert path.read_bytes() == old and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("name", ["a, b", 'say "row"', "two\nlines", "two\r\nlines", "row \u2192 row", "#", " "])
 def test_curves_may_have_any_name(tmp_path, name):
     path = tmp_path / "curves.csv"
-    results.save_curves(path, {"name": name}, {name: {0: [1.0, 0.5]}})
-    assert {key: curve.tolist() for key, curve in results.load_curves(path, {"name": name}).items()} == {
+    stored_curves.save_curves(path, {"name": name}, {name: {0: [1.0, 0.5]}})
+    assert {key: curve.tolist() for key, curve in stored_curves.load_curves(path, {"name": name}).items()} == {
         name: [[1.0, 0.5]]
     }
 
@@ -244,8 +244,8 @@ def test_curves_may_have_any_name(tmp_path, name):
 def test_tables_are_utf_8_whatever_the_locale(tmp_path):
     """Also where Python takes the locale's encoding: ASCII here, cp1252 on Windows."""
     code = (
-        "import sys; from pixelrnn.evidence import results; given = {'\\u2192': {0: [1.0]}}; results.save_curves(sys.argv[1], {}, given);"
-        "print(ascii(list(results.load_curves(sys.argv[1], {}))))"
+        "import sys; from pixelrnn.evidence import stored_curves as curves; given = {'\\u2192': {0: [1.0]}};"
+        "curves.save_curves(sys.argv[1], {}, given); print(ascii(list(curves.load_curves(sys.argv[1], {}))))"
     )
     path = tmp_path / "curves.csv"
     told = subprocess.run(
@@ -258,7 +258,7 @@ def test_tables_are_utf_8_whatever_the_locale(tmp_path):
     )
     assert told.stdout == "['\\u2192']\n" and "\u2192,0,1" in path.read_text(encoding="utf-8")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as Excel saves it
-    assert list(results.load_curves(path, {})) == ["\u2192"]
+    assert list(stored_curves.load_curves(path, {})) == ["\u2192"]
 
 
 @pytest.mark.parametrize(
@@ -276,21 +276,21 @@ def test_tables_are_utf_8_whatever_the_locale(tmp_path):
         b"# {}\na,b\nx,0,1\n",
     ],
 )
-@pytest.mark.parametrize("load", [lambda path: results.load_curves(path, {}), results.load_benchmark])
+@pytest.mark.parametrize("load", [lambda path: stored_curves.load_curves(path, {}), stored_curves.load_benchmark])
 def test_damaged_tables(tmp_path, content, load):
     path = tmp_path / "table.csv"
     path.write_bytes(content)
-    with pytest.raises(files.LabError, match=r"table.csv is damaged or is something else: .*`make \w+`"):
+    with pytest.raises(checks.LabError, match=r"table.csv is damaged or is something else: .*`make \w+`"):
         load(path)
 
 
 def test_tables_that_are_not_there(tmp_path, capsys):
-    assert results.load_curves(tmp_path / "none.csv", {}) == {}
+    assert stored_curves.load_curves(tmp_path / "none.csv", {}) == {}
     assert capsys.readouterr().out.startswith("Not compared with the reference curves: There is no file ")
-    with pytest.raises(files.LabError, match=r"There is no file .*none.csv\. `make bench`"):
-        results.load_benchmark(tmp_path / "none.csv")
+    with pytest.raises(checks.LabError, match=r"There is no file .*none.csv\. `make bench`"):
+        stored_curves.load_benchmark(tmp_path / "none.csv")
     (tmp_path / "file").write_text("")
-    for load in (lambda path: results.load_curves(path, {}), results.load_benchmark):
+    for load in (lambda path: stored_curves.load_curves(path, {}), stored_curves.load_benchmark):
         for value, said in {
             tmp_path: "is a folder",
             tmp_path / "file" / "c.csv": "cannot be looked at",
@@ -298,7 +298,7 @@ def test_tables_that_are_not_there(tmp_path, capsys):
             None: "is wanted",
             b"c.csv": "is wanted",
         }.items():
-            with pytest.raises(files.LabError, match=said):
+            with pytest.raises(checks.LabError, match=said):
                 load(value)
 
 
@@ -313,7 +313,7 @@ LEVELS = np.geomspace(0.7, 2 * REFERENCE[2, -1], 11)[1:]  # the slowest seed's l
 
 @pytest.mark.parametrize("curve", [*REFERENCE, falling(10), 0.9 * falling(18), 1.1 * falling(20)])
 def test_curve_on_pace(curve):
-    assert results.fraction_in_time(curve, REFERENCE) == 1
+    assert stored_curves.fraction_in_time(curve, REFERENCE) == 1
 
 
 @pytest.mark.parametrize(
@@ -322,39 +322,39 @@ def test_curve_on_pace(curve):
     ids=["too fast", "too slow", "rises", "never falls", "low from the start", "NaN"],
 )
 def test_curve_off_pace(curve):
-    assert results.fraction_in_time(curve, REFERENCE) == 0
+    assert stored_curves.fraction_in_time(curve, REFERENCE) == 0
 
 
 @pytest.mark.parametrize("reached", [1, 4, 9])
 def test_pace_is_the_fraction_of_levels_reached(reached):
     curve = np.maximum(falling(20), 0.99 * LEVELS[reached - 1])  # stands still just below that level
-    assert results.fraction_in_time(curve, REFERENCE) == reached / 10
+    assert stored_curves.fraction_in_time(curve, REFERENCE) == reached / 10
 
 
 def test_pace_within_another_factor():
-    assert results.fraction_in_time(falling(20), REFERENCE, factor=1) == 1
-    assert results.fraction_in_time(falling(17), REFERENCE, factor=1) == 0
-    assert results.fraction_in_time(falling(8), REFERENCE, factor=3) == 1
+    assert stored_curves.fraction_in_time(falling(20), REFERENCE, factor=1) == 1
+    assert stored_curves.fraction_in_time(falling(17), REFERENCE, factor=1) == 0
+    assert stored_curves.fraction_in_time(falling(8), REFERENCE, factor=3) == 1
 
 
 def test_pace_of_a_loss_that_falls_towards_a_floor():
     reference = 20 + 25 * REFERENCE  # from 37.5 to 20: twice the best is more than the first
-    assert results.fraction_in_time(reference[1], reference, floor=0.95) == 1
-    assert results.fraction_in_time(20 + 25 * falling(50), reference, floor=0.95) < 0.5
-    assert results.fraction_in_time(np.full(200, reference[0, 0]), reference, floor=0.95) < 0.1
+    assert stored_curves.fraction_in_time(reference[1], reference, floor=0.95) == 1
+    assert stored_curves.fraction_in_time(20 + 25 * falling(50), reference, floor=0.95) < 0.5
+    assert stored_curves.fraction_in_time(np.full(200, reference[0, 0]), reference, floor=0.95) < 0.1
 
 
 def test_curves_of_every_few_steps(tmp_path):
     path = tmp_path / "curves.csv"
-    results.save_curves(path, {}, {"loss": {0: [3.0, 2.0, 1.0]}}, every=20)
+    stored_curves.save_curves(path, {}, {"loss": {0: [3.0, 2.0, 1.0]}}, every=20)
     assert [line.split(",")[1] for line in path.read_text().splitlines()[2:]] == ["0", "20", "40"]
-    assert results.load_curves(path, {})["loss"].tolist() == [[3.0, 2.0, 1.0]]
+    assert stored_curves.load_curves(path, {})["loss"].tolist() == [[3.0, 2.0, 1.0]]
 
 
 def test_benchmark_is_loaded_with_its_protocol(tmp_path):
     path = tmp_path / "mnist.csv"
     path.write_text('# {"binarised": "static"}\nseed,seconds,nats\n0,10.0,90.5\n1,20.0,85\n')
-    protocol, table = results.load_benchmark(path)
+    protocol, table = stored_curves.load_benchmark(path)
     assert protocol == {"binarised": "static"}
     assert {name: values.tolist() for name, values in table.items()} == {
         "seed": [0, 1],
@@ -415,7 +415,7 @@ def test_a_baseline_that_meets_the_bound_is_raised():
 
 @pytest.mark.parametrize("bound", ["", "fast", "below 5", "under", "over 1 to 2", "5%", "1.2.3", "under five"])
 def test_a_bound_that_cannot_be_read_is_told(bound):
-    with pytest.raises(files.LabError, match="A bound is written as"):
+    with pytest.raises(checks.LabError, match="A bound is written as"):
         results.Claims().check("it", 1, bound)
 
 
@@ -476,7 +476,7 @@ def reference(tmp_path, monkeypatch):
     (tmp_path / "reference").mkdir()
     curves = {seed: np.exp(-np.arange(40) / (8 + seed / 10)) + 0.1 for seed in range(5)}
     path = tmp_path / "reference" / "01_note.csv"
-    results.save_curves(path, {"size": 8}, {"a model": curves})
+    stored_curves.save_curves(path, {"size": 8}, {"a model": curves})
     return [curves[0], curves[3]], path
 
 
@@ -494,7 +494,7 @@ def test_a_note_with_its_own_settings_is_asserted_and_compared(reference, capsys
 @pytest.mark.parametrize("names", [[], ["another"], ["a model", "another"]])
 def test_curves_of_other_names_than_the_stored_ones_are_told(names, reference):
     curves, _ = reference
-    with pytest.raises(files.LabError, match=r"01_note.csv are of a model: `make reference`"):
+    with pytest.raises(checks.LabError, match=r"01_note.csv are of a model: `make reference`"):
         results.Claims("01_note", size=8).reference([0, 3], dict.fromkeys(names, curves))
 
 
@@ -511,7 +511,7 @@ def test_make_reference_stores_the_curves_of_the_run(reference, monkeypatch):
     monkeypatch.setenv(results.RECORD, "1")
     claims = results.Claims("01_note", size=9)
     assert claims.asserted and claims.reference([0, 3], {"a model": curves}, every=2) == {}
-    assert results.load_curves(path, {"size": 9})["a model"] == pytest.approx(np.array(curves), rel=1e-3)
+    assert stored_curves.load_curves(path, {"size": 9})["a model"] == pytest.approx(np.array(curves), rel=1e-3)
 
 
 def table_of(claims, monkeypatch):
@@ -611,7 +611,7 @@ def test_sequences_are_floating_point_tensors(build, draw, change):
         lambda: helpers.to_levels(sequences, 2),
         lambda: model.loss(sequences),
     ):
-        with pytest.raises(files.LabError, match="wanted as a float32 tensor"):
+        with pytest.raises(checks.LabError, match="wanted as a float32 tensor"):
             ask()
 
 

@@ -18,8 +18,8 @@ import safetensors.torch
 import torch
 
 import helpers
-from pixelrnn.models import orders, paper, saving
-from support import files
+from pixelrnn.models import ensemble, orders, paper, saving
+from support import checks, files
 
 WIDTH, HIDDEN, STEPS, WINDOW = 2, 5, 6, 3  # as in conftest.py
 OUTPUTS, NORMS, DIRECTIONS = ("seq2seq", "seq2vec"), (None, "batch", "layer"), (False, True)
@@ -245,7 +245,7 @@ def test_dropout_leaves_features_out_in_training_mode_alone(build, draw):
 @pytest.mark.parametrize("name", ["input_size", "hidden_size", "num_layers"])
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, "2", None, float("nan")])
 def test_bad_size(name, value):
-    with pytest.raises(files.LabError, match=f"{name} must be a whole number of at least 1"):
+    with pytest.raises(checks.LabError, match=f"{name} must be a whole number of at least 1"):
         helpers.GenModel(**{"input_size": WIDTH, "hidden_size": HIDDEN, name: value})
 
 
@@ -267,24 +267,24 @@ def test_bad_size(name, value):
     ],
 )
 def test_unknown_name(name, value):
-    with pytest.raises(files.LabError, match=f"{name} must be one of"):
+    with pytest.raises(checks.LabError, match=f"{name} must be one of"):
         helpers.GenModel(WIDTH, HIDDEN, **{name: value})
 
 
 @pytest.mark.parametrize("value", [-0.1, 1, 1.5, True, "0.5", None, float("nan")])
 def test_dropout_is_a_probability(value):
-    with pytest.raises(files.LabError, match="dropout must be a number of at least 0 and at most 1"):
+    with pytest.raises(checks.LabError, match="dropout must be a number of at least 0 and at most 1"):
         helpers.GenModel(WIDTH, HIDDEN, dropout=value)
 
 
 @pytest.mark.parametrize("window", [None, 0, -1, 1.5, True, "3"])
 def test_seq2vec_needs_a_window(window):
-    with pytest.raises(files.LabError, match=r"window .* must be a whole number of at least 1"):
+    with pytest.raises(checks.LabError, match=r"window .* must be a whole number of at least 1"):
         helpers.GenModel(WIDTH, HIDDEN, output="seq2vec", window=window)
 
 
 def test_seq2seq_has_no_window():
-    with pytest.raises(files.LabError, match="Only a seq2vec model has a window"):
+    with pytest.raises(checks.LabError, match="Only a seq2vec model has a window"):
         helpers.GenModel(WIDTH, HIDDEN, window=3)
 
 
@@ -301,13 +301,13 @@ def test_numpy_settings_are_kept_as_plain_ones(tmp_path, draw):
 
 def test_window_longer_than_the_picture(build, draw):
     model = build(output="seq2vec", window=STEPS + 1)
-    with pytest.raises(files.LabError, match="window of 7 steps is longer than the picture's 6"):
+    with pytest.raises(checks.LabError, match="window of 7 steps is longer than the picture's 6"):
         model.loss(draw())
 
 
 @pytest.mark.parametrize("shape", [(1, STEPS, WIDTH + 1), (STEPS, WIDTH), (1, 0, WIDTH), (0, STEPS, WIDTH), (WIDTH,)])
 def test_bad_shape(build, shape):
-    with pytest.raises(files.LabError, match=r"reads \(batch, steps, 2\)"):
+    with pytest.raises(checks.LabError, match=r"reads \(batch, steps, 2\)"):
         build().loss(torch.zeros(shape))
 
 
@@ -316,7 +316,7 @@ def test_bad_shape(build, shape):
 def test_bad_value(build, draw, output, value):
     sequences = draw()
     sequences[1, 2, 0] = value
-    with pytest.raises(files.LabError, match=r"outside \[0, 1\], or NaN. `to_batch` scales"):
+    with pytest.raises(checks.LabError, match=r"outside \[0, 1\], or NaN. `to_batch` scales"):
         build(output=output).loss(sequences)
 
 
@@ -352,7 +352,7 @@ def test_a_full_disk_leaves_the_old_file(saved):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # the system then refuses to write more to any file
     try:
-        with pytest.raises(files.LabError, match=r"model.safetensors cannot be written: .*Nothing was lost.*space"):
+        with pytest.raises(checks.LabError, match=r"model.safetensors cannot be written: .*Nothing was lost.*space"):
             saving.save_model(helpers.GenModel(64, 64), saved)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -365,7 +365,7 @@ def test_a_save_that_fails_leaves_the_old_file(saved, monkeypatch, build, stop):
         raise stop
 
     monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(files.LabError, match=r"cannot be written: (I/O error|Permission denied). Nothing was lost"):
+    with pytest.raises(checks.LabError, match=r"cannot be written: (I/O error|Permission denied). Nothing was lost"):
         saving.save_model(build(), saved)
 
 
@@ -402,14 +402,14 @@ def changed(model):
     ids=["own", "own, of the same name", "of a class of its own", "changed", "a part", "no model", "None"],
 )
 def test_what_cannot_be_loaded_back_is_not_written(saved, build, make):
-    with pytest.raises(files.LabError, match=r"save_model cannot keep this .*(GenModel, .*Average|no longer)"):
+    with pytest.raises(checks.LabError, match=r"save_model cannot keep this .*(GenModel, .*Average|no longer)"):
         saving.save_model(make(build), saved)
 
 
 @pytest.mark.parametrize("value", [None, 3, b"model.safetensors", np.zeros(2), "", " ", "a\0b", "\ud800"], ids=repr)
 def test_what_is_no_path_is_told(build, value):
     for function in (lambda: saving.save_model(build(), value), lambda: saving.load_model(value)):
-        with pytest.raises(files.LabError, match=r"is wanted, as a path|cannot be looked at"):
+        with pytest.raises(checks.LabError, match=r"is wanted, as a path|cannot be looked at"):
             function()
 
 
@@ -423,7 +423,7 @@ def test_where_no_file_can_be(tmp_path, build):
         "n" * 300: "cannot be written",
         ".": "there is a folder",
     }.items():
-        with pytest.raises(files.LabError, match=said):
+        with pytest.raises(checks.LabError, match=said):
             saving.save_model(build(), tmp_path / name)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
 
@@ -432,17 +432,17 @@ def test_where_no_file_can_be(tmp_path, build):
 def test_what_is_no_file_is_not_replaced(tmp_path, build):
     """A pipe, in a folder of its own: a device, which root could replace, belongs to the whole machine."""
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(files.LabError, match="there is a folder or a device"):
+    with pytest.raises(checks.LabError, match="there is a folder or a device"):
         saving.save_model(build(), tmp_path / "pipe")
     assert (tmp_path / "pipe").is_fifo()
-    with pytest.raises(files.LabError, match="is a folder or a device"):
+    with pytest.raises(checks.LabError, match="is a folder or a device"):
         saving.load_model(tmp_path / "pipe")
 
 
 def test_a_protected_file_is_left(saved, monkeypatch, build):
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))  # root may always
-    with pytest.raises(files.LabError, match="write-protected"):
+    with pytest.raises(checks.LabError, match="write-protected"):
         saving.save_model(build(), saved)
 
 
@@ -624,7 +624,7 @@ def test_a_file_of_an_earlier_version_is_good(tmp_path):
 def test_bad_weights_file(tmp_path, name):
     path = tmp_path / "model.safetensors"
     path.write_bytes(BAD_FILES[name])
-    with pytest.raises(files.LabError, match=r"model.safetensors is damaged or is something else: .*save_model"):
+    with pytest.raises(checks.LabError, match=r"model.safetensors is damaged or is something else: .*save_model"):
         saving.load_model(path)
 
 
@@ -641,7 +641,7 @@ def test_pickle_is_refused_and_not_executed(tmp_path, write):
     path, touched = tmp_path / "model.pt", tmp_path / "touched"
     with path.open("wb") as file:
         write(Malicious(str(touched)), file)
-    with pytest.raises(files.LabError, match="damaged or is something else"):
+    with pytest.raises(checks.LabError, match="damaged or is something else"):
         saving.load_model(path)
     assert not touched.exists()
 
@@ -660,7 +660,7 @@ def test_a_weights_file_that_is_not_there(tmp_path, name, said):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
     path = name if name.startswith("~") else tmp_path / name
-    with pytest.raises(files.LabError, match=said) as caught:
+    with pytest.raises(checks.LabError, match=said) as caught:
         saving.load_model(path)
     assert len(str(caught.value)) < 600 and "damaged" not in str(caught.value)
 
@@ -676,7 +676,7 @@ def test_a_weights_file_that_may_not_be_read(saved, monkeypatch, function):
         monkeypatch.setattr(os, "access", lambda path, mode: False)
     else:
         monkeypatch.setattr(type(saved), {"stat": "stat", "read": "read_bytes"}[function], denied)
-    with pytest.raises(files.LabError, match=r"may not be read|cannot be looked at: Perm|cannot be read: Perm"):
+    with pytest.raises(checks.LabError, match=r"may not be read|cannot be looked at: Perm|cannot be read: Perm"):
         saving.load_model(saved)
     monkeypatch.undo()
 
@@ -708,8 +708,8 @@ LARGE = {
     "blocks": (lambda: paper.PixelCNN(4, 3, 1, 2), {"layers": 900_000}),
     "gated layers": (lambda: paper.GatedPixelCNN(4, 3, 1, 2), {"layers": 10**9}),
     "pixels": (lambda: paper.MADE(3, 4, 2), {"rows": 9000, "columns": 9000}),
-    "members": (lambda: paper.Average([joint()]), {"models": [joint().settings] * 5000}),
-    "a member": (lambda: paper.Average([joint()]), {"models": [{**joint().settings, "num_layers": 10**7}]}),
+    "members": (lambda: ensemble.Average([joint()]), {"models": [joint().settings] * 5000}),
+    "a member": (lambda: ensemble.Average([joint()]), {"models": [{**joint().settings, "num_layers": 10**7}]}),
     "a member of a mixture": (
         lambda: orders.Mixture([0], [joint()]),
         {"models": [{"model": "Average", "models": [{**joint().settings, "num_layers": 900_000}]}]},
@@ -727,7 +727,7 @@ def test_settings_that_ask_for_far_more_than_the_weights_are_refused_at_once(tmp
     with_settings(tmp_path / "model", **changed)
     resource = pytest.importorskip("resource")
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    with pytest.raises(files.LabError, match=r"settings ask for .* (weights|weights hold)"):
+    with pytest.raises(checks.LabError, match=r"settings ask for .* (weights|weights hold)"):
         saving.load_model(tmp_path / "model")
     assert time.perf_counter() - started < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000 * (

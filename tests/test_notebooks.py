@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 import helpers
-from pixelrnn.evidence import results
-from support import files
+from pixelrnn.evidence import results, stored_curves
+from support import checks
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -195,7 +195,7 @@ def test_a_picture_of_one_colour_is_one_too(shade, tmp_path, monkeypatch, capsys
 )
 def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name, value, smallest, monkeypatch, capsys):
     told = smallest if isinstance(smallest, str) else f"{name}.* must be a whole number of at least {smallest}, not "
-    with pytest.raises(files.LabError, match=told):
+    with pytest.raises(checks.LabError, match=told):
         run_with(note, monkeypatch, capsys, only=("imports", "parameters", "settings"), **{name: value})
 
 
@@ -203,8 +203,8 @@ def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name,
 
 SMALL = """import sys
 sys.path[:0] = [{root!r}]
-from pixelrnn.evidence import results as evidence
-claims = evidence.Claims()
+from pixelrnn.evidence.results import Claims
+claims = Claims()
 claims.check("two and two", 2 + 2, "{four} things", zero=0)
 claims.table()"""
 
@@ -383,12 +383,12 @@ def test_a_cell_whose_kernel_dies_fails_without_waiting_for_its_limit(tmp_path):
 def test_reference_seeds_keep_pace_with_each_other_and_an_untrained_model_does_not(path):
     settings = json.loads(path.open().readline().removeprefix("# "))
     floor = settings.get("floor", 0.0)
-    for name, seeds in results.load_curves(path, settings).items():
+    for name, seeds in stored_curves.load_curves(path, settings).items():
         assert len(seeds) >= 5, name
         for seed in range(len(seeds)):
             others = [row for number, row in enumerate(seeds) if number != seed]
-            assert results.fraction_in_time(seeds[seed], helpers.np.array(others), floor=floor) >= 0.9, name
-        assert results.fraction_in_time([seeds[0][0]] * seeds.shape[1], seeds, floor=floor) < 0.5, name
+            assert stored_curves.fraction_in_time(seeds[seed], helpers.np.array(others), floor=floor) >= 0.9, name
+        assert stored_curves.fraction_in_time([seeds[0][0]] * seeds.shape[1], seeds, floor=floor) < 0.5, name
 
 
 def test_importing_what_downloads_says_nothing_in_a_notebook(tmp_path):

@@ -8,7 +8,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from pixelrnn.evidence import results as evidence
+from pixelrnn.evidence import stored_curves
 from pixelrnn.models import configs
 
 ROOT = Path(__file__).parent.parent
@@ -88,8 +88,8 @@ def test_the_numbers_of_the_readme_are_those_of_the_stored_runs():
         "08", "28 x 28, joint row of 64 units, multiply-adds of a sampled picture, naive divided by cached"
     )
     assert f"**{naive[1]} times** fewer multiplications" in readme
-    mixed = {path.stem: evidence.load_benchmark(path)[1]["nats"][-1] for path in MIXTURES}
-    of_two = [nats for name, nats in mixed.items() if re.search(r"dynamic.*members(\d)-\1o3$", name)]
+    mixed = {path.stem: stored_curves.load_benchmark(path)[1]["nats"][-1] for path in MIXTURES}
+    of_two = [nats for name, nats in mixed.items() if re.search(r"dynamic.*_orders-0-3-seeds-\d$", name)]
     (static,) = [nats for name, nats in mixed.items() if "static" in name]
     assert f"**{min(mixed.values()):.2f} nats** of negative log-likelihood" in readme
     assert f"**{min(of_two):.2f} to {max(of_two):.2f} nats** for three seeds" in readme and len(of_two) == 3
@@ -105,14 +105,14 @@ def test_the_numbers_of_the_readme_are_those_of_the_stored_runs():
 
 
 STORED = sorted((ROOT / "data" / "benchmarks").glob("*.csv"))
-MIXTURES = [path for path in STORED if "_members" in path.stem]  # of networks that were trained alone
+MIXTURES = [path for path in STORED if "_orders-" in path.stem]  # of networks that were trained alone
 BENCHMARKS = [path for path in STORED if path not in MIXTURES]
 every_stored_run = pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 
 
 def last_of_each_seed(path):
     """The protocol of a stored run, and for each seed its last row: (seconds, nats)."""
-    protocol, table = evidence.load_benchmark(path)
+    protocol, table = stored_curves.load_benchmark(path)
     lasts = [np.flatnonzero(table["seed"] == seed)[-1] for seed in np.unique(table["seed"])]
     return protocol, [(table["seconds"][last], table["nats"][last]) for last in lasts]
 
@@ -172,7 +172,7 @@ def test_stored_runs_say_how_they_were_made(path):
 
 def mixture_row(path):
     """A stored mixture as the leaderboard page reports it: its members, by order; what they reach alone, and mixed."""
-    protocol, table = evidence.load_benchmark(path)
+    protocol, table = stored_curves.load_benchmark(path)
     members, orders_of = protocol["members"], {}
     for order in dict.fromkeys(member["order"] for member in members):
         seeds = tuple(str(member["seed"]) for member in members if member["order"] == order)
@@ -188,13 +188,13 @@ def mixture_row(path):
 def test_the_stored_mixtures_stand_below_the_leaderboard_the_lowest_first():
     text = (NOTES / "benchmarks.md").read_text(encoding="utf-8")
     told = [row for row in text.splitlines() if row.startswith("| order ")]
-    reached = {mixture_row(path): evidence.load_benchmark(path)[1]["nats"][-1] for path in MIXTURES}
+    reached = {mixture_row(path): stored_curves.load_benchmark(path)[1]["nats"][-1] for path in MIXTURES}
     assert told == sorted(reached, key=reached.get) != []
 
 
 @pytest.mark.parametrize("path", MIXTURES, ids=lambda path: path.stem)
 def test_stored_mixtures_say_how_their_members_were_trained(path):
-    protocol, table = evidence.load_benchmark(path)
+    protocol, table = stored_curves.load_benchmark(path)
     assert protocol["command"].startswith("python tools/bench.py --average ") and " /" not in protocol["command"]
     assert protocol["unit"] == "nats per image, mean over the test images" and protocol["training images"] == 50_000
     assert len(table["nats"]) == len(protocol["members"])
@@ -259,8 +259,8 @@ def test_shifted_images_and_mixtures_are_told_as_they_were_run():
     images, mixed = (
         re.search(rf"^- \*\*{start}.*$", note, flags=re.M).group() for start in ("More images", "Two orders")
     )
-    everyone = max(MIXTURES, key=lambda path: len(evidence.load_benchmark(path)[1]["nats"]))
-    protocol, table = evidence.load_benchmark(everyone)
+    everyone = max(MIXTURES, key=lambda path: len(stored_curves.load_benchmark(path)[1]["nats"]))
+    protocol, table = stored_curves.load_benchmark(everyone)
     members, nats = protocol["members"], table["nats"]
     updates = [member["updates"] for member in members]
     gaps = [member["nats"] - member["nats of training images"] for member in members]
@@ -276,14 +276,14 @@ def test_shifted_images_and_mixtures_are_told_as_they_were_run():
 @pytest.mark.parametrize(
     ("run", "training", "updates", "sampled"),
     [
-        ("joint-average_256-3_dynamic_1800s", "{} per training image", "{} updates", "{} pictures a second"),
-        ("joint-long_256_dynamic_600s", "79.04 and {}", "one alone {}", "instead of {}"),
+        ("joint-average_dynamic_1800s", "{} per training image", "{} updates", "{} pictures a second"),
+        ("joint-long_dynamic_600s", "79.04 and {}", "one alone {}", "instead of {}"),
     ],
 )
 def test_the_average_is_told_as_it_was_run(run, training, updates, sampled):
     note = BENCHMARK_NOTE.read_text(encoding="utf-8")
     paragraph = re.search(r"^- \*\*Three at once.*$", note, flags=re.M).group()
-    protocol, table = evidence.load_benchmark(ROOT / "data" / "benchmarks" / f"mnist_{run}.csv")
+    protocol, table = stored_curves.load_benchmark(ROOT / "data" / "benchmarks" / f"mnist_{run}.csv")
     lasts = table["seconds"] >= protocol["budget"]
     reached, made = table["nats"][lasts], table["updates"][lasts]
     assert f"{min(reached):.2f} to {max(reached):.2f}" in paragraph
@@ -299,7 +299,7 @@ def test_no_row_of_a_stored_run_is_left_over():
             assert [stored for stored in leaderboard() if stored.startswith(row)], row
 
 
-@pytest.mark.parametrize(("run", "most"), [("joint_256_dynamic_150s", 84), ("joint_512_dynamic_900s", 80)])
+@pytest.mark.parametrize(("run", "most"), [("joint_dynamic_150s", 84), ("joint_512-units_dynamic_900s", 80)])
 def test_stored_runs_reach_what_is_said_of_them(run, most):
     (path,) = [path for path in BENCHMARKS if path.stem == f"mnist_{run}"]
     assert all(nats < most for _, nats in last_of_each_seed(path)[1])

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import helpers
-from pixelrnn.models import orders, paper, saving
-from support import files
+from pixelrnn.models import ensemble, orders, saving
+from support import checks
 
 PICTURES = torch.tensor(list(itertools.product([0.0, 1.0], repeat=9))).reshape(-1, 3, 3)  # all of 3 x 3
 
@@ -20,7 +20,7 @@ def joint(seed=0, size=3):
 
 def mixture(*of):
     """A member for each order, far from uniform and each from a seed of its own; the last an average of two."""
-    models = [joint(order) for order in of[:-1]] + [paper.Average([joint(20), joint(21)])]
+    models = [joint(order) for order in of[:-1]] + [ensemble.Average([joint(20), joint(21)])]
     mixed = orders.Mixture(of, models)
     with torch.no_grad():
         for weight in mixed.parameters():
@@ -121,7 +121,7 @@ def test_a_mixture_is_kept_in_a_file(tmp_path, build):
     ],
 )
 def test_what_is_no_mixture_is_told(of, models):
-    with pytest.raises(files.LabError, match=r"order"):
+    with pytest.raises(checks.LabError, match=r"order"):
         orders.Mixture(of, models)
 
 
@@ -136,8 +136,23 @@ def test_one_network_depends_on_the_order_it_is_conditioned_on():
     model = shared(0, 3)
     first, second = (helpers.nats(model.in_order(order), PICTURES) for order in (0, 3))
     assert np.abs(first - second).max() > 0.01
-    with pytest.raises(files.LabError, match="order must be one of 0, 3, not 1"):
+    with pytest.raises(checks.LabError, match="order must be one of 0, 3, not 1"):
         model.in_order(1)
+
+
+def test_what_reads_in_an_order_is_a_view():
+    """Another order asked for, or all of them, leaves it as it is; its weights are the network's."""
+    model = shared(0, 3)
+    first = model.in_order(0)
+    before = helpers.nats(first, PICTURES)
+    model.in_order(3)
+    model.nats(PICTURES)
+    model.sample(4)
+    assert (helpers.nats(first, PICTURES) == before).all()
+    with torch.no_grad():
+        model.model.of_order[0] += 1
+    assert (helpers.nats(first, PICTURES) == helpers.nats(model.in_order(0), PICTURES)).all()
+    assert np.abs(helpers.nats(first, PICTURES) - before).max() > 0.01
 
 
 def test_one_network_learns_in_all_of_its_orders():
@@ -155,10 +170,10 @@ def test_one_network_learns_in_all_of_its_orders():
     "settings", [{"cell": "gru"}, {"num_layers": 2}, {"bidirectional": True}, {"output": "seq2vec", "window": 2}]
 )
 def test_one_network_for_all_orders_refuses_what_it_cannot_condition(settings):
-    with pytest.raises(files.LabError, match="an LSTM of one layer"):
+    with pytest.raises(checks.LabError, match="an LSTM of one layer"):
         orders.Shared([0, 1], input_size=3, hidden_size=8, **settings)
 
 
 def test_pictures_that_are_not_square_are_told():
-    with pytest.raises(files.LabError, match="square"):
+    with pytest.raises(checks.LabError, match="square"):
         mixture(0, 1).nats(torch.zeros(1, 3, 4))

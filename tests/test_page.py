@@ -19,7 +19,7 @@ from PIL import Image
 import helpers
 from pixelrnn.data import letters
 from pixelrnn.models import configs, paper, weights
-from support import files
+from support import checks, files
 
 SIZE, COUNT = 28, 6
 PATIENCE = 60_000  # milliseconds that a test waits for what should come, on a machine that is busy
@@ -74,7 +74,7 @@ def ends(parts):
 
 def test_weights_of_another_model_are_refused():
     for model in (helpers.GenModel(4, 3), helpers.GenModel(4, 3, 2, head="joint"), paper.PixelCNN(4, 2, 1, 2)):
-        with pytest.raises(files.LabError, match="The page runs a joint row"):
+        with pytest.raises(checks.LabError, match="The page runs a joint row"):
             builder.raster(type("Stored", (), {"in_order": lambda self, order, model=model: model})())
 
 
@@ -86,7 +86,7 @@ def test_modules_that_cannot_be_joined_are_told(tmp_path):
         ("import * as x from './y.js';\nexport const a = 1;\n", "not in the way that the builder knows"),
     ):
         (tmp_path / "b.js").write_text(text)
-        with pytest.raises(files.LabError, match=told):
+        with pytest.raises(checks.LabError, match=told):
             builder.bundle(tmp_path)
     (tmp_path / "b.js").write_text("export const a = 1;\n")
     assert builder.bundle(tmp_path).index("const a = 1") < builder.bundle(tmp_path).index("const c = a")
@@ -118,7 +118,7 @@ def test_where_no_browser_is_the_tool_says_what_to_install(monkeypatch):
 def chromium():
     try:
         path = builder.browser()
-    except files.LabError as error:
+    except checks.LabError as error:
         pytest.skip(str(error))
     from playwright.sync_api import sync_playwright
 

@@ -11,8 +11,9 @@ from torch import nn
 
 import helpers
 from pixelrnn.models import paper, saving
-from pixelrnn.models.paper import MADE, Average, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, PixelRNN, RowLSTM
-from support import files
+from pixelrnn.models.ensemble import Average
+from pixelrnn.models.paper import MADE, DiagonalBiLSTM, GatedPixelCNN, PixelCNN, PixelRNN, RowLSTM
+from support import checks
 
 ROWS, COLUMNS = 5, 4
 BUILD = {
@@ -387,7 +388,7 @@ def test_an_average_hears_what_came_before_alone(settings):
 def test_an_average_of_models_that_hear_the_future_is_not_causal():
     model = average_of(bidirectional=True)
     assert not model.causal and leaky(model)
-    with pytest.raises(files.LabError, match="no likelihood"):
+    with pytest.raises(checks.LabError, match="no likelihood"):
         helpers.nats(model, bits(6, ROWS, COLUMNS))
 
 
@@ -436,7 +437,7 @@ def test_members_of_an_average_learn_as_each_would_alone(told):
 def test_an_average_of_models_that_do_not_fit_is_told(other):
     joint = helpers.GenModel(COLUMNS, 6, head="joint")
     for models in ([], [joint, other()]):
-        with pytest.raises(files.LabError, match="read and predict alike"):
+        with pytest.raises(checks.LabError, match="read and predict alike"):
             Average(models)
 
 
@@ -456,7 +457,7 @@ def test_an_average_of_models_that_do_not_fit_is_told(other):
     ],
 )
 def test_a_size_that_cannot_be_is_told(build, message):
-    with pytest.raises(files.LabError, match=message):
+    with pytest.raises(checks.LabError, match=message):
         build()
 
 
@@ -464,14 +465,14 @@ def test_a_size_that_cannot_be_is_told(build, message):
 def test_pictures_that_do_not_fit_are_told(name):
     model = model_of(name)
     for wrong in (bits(2, ROWS, COLUMNS + 1), bits(2, 0, COLUMNS), torch.full((1, ROWS, COLUMNS), float("nan"))):
-        with pytest.raises(files.LabError):
+        with pytest.raises(checks.LabError):
             helpers.nats(model, wrong)
 
 
 def test_made_has_a_fixed_number_of_rows():
-    with pytest.raises(files.LabError, match="of 5 x 4 pixels"):
+    with pytest.raises(checks.LabError, match="of 5 x 4 pixels"):
         helpers.nats(model_of("made"), bits(1, ROWS + 1, COLUMNS))
-    with pytest.raises(files.LabError, match="5 rows"):
+    with pytest.raises(checks.LabError, match="5 rows"):
         helpers.sample(model_of("made"), ROWS + 1)
 
 
@@ -535,8 +536,8 @@ def test_a_layer_of_the_readers_own_is_not_passed_off_as_ours(tmp_path):
     mine = type("MyLSTM", (RowLSTM,), {})
     same_name = type("RowLSTM", (RowLSTM,), {})
     for layer, said in ((mine, "layer must be one of 'RowLSTM', 'DiagonalBiLSTM'"), (same_name, "no longer what")):
-        with pytest.raises(files.LabError, match=said):
+        with pytest.raises(checks.LabError, match=said):
             saving.save_model(PixelRNN(COLUMNS, layer, 6, 1), tmp_path / "model.safetensors")
-    with pytest.raises(files.LabError, match="layer must be one of"):
+    with pytest.raises(checks.LabError, match="layer must be one of"):
         PixelRNN(COLUMNS, "LSTM", 6, 1)
     assert not any(tmp_path.iterdir())

@@ -15,7 +15,7 @@ from matplotlib.collections import PolyCollection
 from PIL import Image
 
 import helpers
-from support import files, plot_style
+from support import checks, plot_style
 
 ROWS, COLUMNS = 6, 4
 TO_COME = [86, 180, 233]
@@ -185,7 +185,7 @@ def test_pictures_are_named_after_their_files():
 
 @pytest.mark.parametrize("sources", [[], (), None, 3, [None]])
 def test_no_picture_is_told(sources):
-    with pytest.raises(files.LabError, match="picture"):
+    with pytest.raises(checks.LabError, match="picture"):
         plot_style.named(sources)
 
 

@@ -22,9 +22,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 import bench
 
 import helpers
-from pixelrnn.evidence import results as evidence
+from pixelrnn.evidence import stored_curves
 from pixelrnn.models import saving
-from support import checkpoints, devices, files
+from support import checkpoints, checks, devices
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or sys.platform == "win32", reason="torchrun, and its signals, are wanted"
@@ -73,7 +73,7 @@ def refused(**settings):
     """What `train` says of them."""
     try:
         helpers.train(helpers.GenModel(4, 3, norm=settings.pop("norm", None)), GREY, steps=1, **settings)
-    except files.LabError as error:
+    except checks.LabError as error:
         return str(error)
 
 
@@ -116,7 +116,7 @@ def agreeing(folder):
 
     def fail(count):
         if rank == 1 and count == 2:
-            raise files.LabError("Rank 1 is out of numbers.")
+            raise checks.LabError("Rank 1 is out of numbers.")
 
     helpers.train(Noted(fail), GREY, seconds=600)
     (folder / "not ended").touch()
@@ -230,10 +230,10 @@ def test_the_benchmark_is_printed_and_stored_once_and_says_how_many_processes(ag
     printed = end.printed
     assert printed.count("said once") == 1
     assert printed.count("joint-fast, seed 0") == 1 and printed.count("Stored in") == 1
-    path = folder / "build" / "digits_joint-fast_256_fixed_0.1s_member0.csv"
+    path = folder / "build" / "digits_joint-fast_fixed_0.1s_member0.csv"
     kept = path.parent / "checkpoints"
     assert set(path.parent.iterdir()) == {path, path.with_suffix(".safetensors"), kept} and not list(kept.iterdir())
-    protocol, _ = evidence.load_benchmark(path)
+    protocol, _ = stored_curves.load_benchmark(path)
     assert (protocol["processes"], protocol["threads"], protocol["peak memory"]) == (2, 1, None)
     assert protocol["command"].startswith(
         "python -m torch.distributed.run --nnodes=1 --nproc_per_node=2 tools/bench.py"
@@ -257,7 +257,7 @@ def test_ctrl_c_ends_all_and_stores_nothing(tmp_path):
     assert printed.count("Interrupted: this run is not stored. The same command goes on after") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"started 0", "started 1", "ended 0", "ended 1", "build"}
     (kept,) = (tmp_path / "build").rglob("*.*")
-    assert kept.name == "digits_joint_256_fixed_600s_seed0.safetensors"
+    assert kept.name == "digits_joint_fixed_600s_seed0.safetensors"
 
 
 def test_two_processes_go_on_after_one_was_killed(tmp_path):
@@ -287,14 +287,14 @@ def test_a_variable_of_torchrun_that_is_empty_is_none(monkeypatch, text):
 @pytest.mark.parametrize("text", ["two", "-1", "1.0"])
 def test_a_variable_of_torchrun_that_is_no_number_is_told(monkeypatch, text):
     monkeypatch.setenv("WORLD_SIZE", text)
-    with pytest.raises(files.LabError, match=r"WORLD_SIZE is .* Unset it"), devices.several_processes(None):
+    with pytest.raises(checks.LabError, match=r"WORLD_SIZE is .* Unset it"), devices.several_processes(None):
         pass
 
 
 def test_processes_that_do_not_find_each_other_are_told(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(files.LabError, match="torchrun"), devices.several_processes(torch.device("cpu")):
+    with pytest.raises(checks.LabError, match="torchrun"), devices.several_processes(torch.device("cpu")):
         pass
 
 

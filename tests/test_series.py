@@ -17,13 +17,13 @@ import series
 CLAIM = """import sys
 sys.path[:0] = [{root!r}]
 import matplotlib.pyplot as plt
-from pixelrnn.evidence import results as evidence
-claims = evidence.Claims()
+from pixelrnn.evidence.results import Claims
+claims = Claims()
 claims.check("sum", 2 + 2, "{four} things", zero=0)
 claims.table()
-from support import display as pages
+from support.display import show_figure
 fig, ax = plt.subplots()
-pages.show_figure('axes, "empty"')"""
+show_figure('axes, "empty"')"""
 
 ROW = """from IPython.display import display
 row = {{"result": {claim!r}, "this run": [4.0], "must be": "4 things", "baseline": {{"zero": [0]}}, "seconds": 0.1}}

@@ -17,7 +17,7 @@ import links as linking
 import nbformat
 import pytest
 
-from support import files
+from support import checks
 
 ROOT = Path(__file__).parent.parent
 # By its path: `import site` is a module of Python's own.
@@ -287,19 +287,19 @@ def test_a_page_of_its_own_is_taken_along_and_linked(builder, project, monkeypat
 
 
 def test_a_project_without_notebooks_is_told(tmp_path):
-    with pytest.raises(files.LabError, match="There are no notebooks in"):
+    with pytest.raises(checks.LabError, match="There are no notebooks in"):
         tool.build(tmp_path, tmp_path / "site")
 
 
 def test_a_damaged_notebook_is_named(project):
     (project / "notebooks" / "01_one.ipynb").write_text("{", encoding="utf-8")
-    with pytest.raises(files.LabError, match=r"01_one\.ipynb is damaged"):
+    with pytest.raises(checks.LabError, match=r"01_one\.ipynb is damaged"):
         built(project)
 
 
 def test_a_readme_without_the_series_is_told(project):
     (project / "README.md").write_text("# Nothing\n", encoding="utf-8")
-    with pytest.raises(files.LabError, match="The series"):
+    with pytest.raises(checks.LabError, match="The series"):
         built(project)
 
 
@@ -307,7 +307,7 @@ def test_a_link_that_leads_nowhere_is_named_and_the_old_site_stays(project):
     out = built(project)
     before = (out / "labnotes" / "01_one.html").read_bytes()
     (project / "labnotes" / "01_one.md").write_text("# One\n\n[none](absent.md)\n", encoding="utf-8")
-    with pytest.raises(files.LabError, match=r"(?s)left as it was.*01_one\.md.*absent\.md"):
+    with pytest.raises(checks.LabError, match=r"(?s)left as it was.*01_one\.md.*absent\.md"):
         built(project)
     assert (out / "labnotes" / "01_one.html").read_bytes() == before
     assert sorted(path.name for path in out.parent.iterdir()) == ["project", "site"]
@@ -315,24 +315,24 @@ def test_a_link_that_leads_nowhere_is_named_and_the_old_site_stays(project):
 
 def test_a_folder_that_cannot_be_written_is_told(project):
     (project.parent / "file").touch()
-    with pytest.raises(files.LabError, match="cannot be written"):
+    with pytest.raises(checks.LabError, match="cannot be written"):
         tool.build(project, project.parent / "file" / "site")
 
 
 def test_a_site_that_is_not_there_or_a_port_that_is_taken_is_told(tmp_path):
-    with pytest.raises(files.LabError, match="There is no site in"):
+    with pytest.raises(checks.LabError, match="There is no site in"):
         tool.server(0, tmp_path)
     (tmp_path / "index.html").touch()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(files.LabError, match=r"Port \d+ cannot be used"):
+        with pytest.raises(checks.LabError, match=r"Port \d+ cannot be used"):
             tool.server(taken.getsockname()[1], tmp_path)
 
 
 @pytest.mark.parametrize("port", ["http", "-1", "65536", "8000 ", "$(x)"])
 def test_a_port_that_is_none_is_told(port):
-    with pytest.raises(files.LabError, match="PORT must be"):
+    with pytest.raises(checks.LabError, match="PORT must be"):
         tool.port_of(port)
     assert (tool.port_of(""), tool.port_of("8001")) == (tool.PORT, 8001)
 

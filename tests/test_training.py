@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import helpers
-from support import devices, files, optimizers
+from support import checks, devices, optimizers
 
 TINY = helpers.to_batch([[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]], 2)
 
@@ -216,7 +216,7 @@ def test_gradient_whose_norm_alone_overflows_does_no_harm():
 @pytest.mark.parametrize("norm", [None, "batch", "layer"])
 def test_learning_rate_far_too_high(norm):
     model = small_model(norm=norm)
-    with pytest.raises(files.LabError, match="Lower the learning rate") as raised:
+    with pytest.raises(checks.LabError, match="Lower the learning rate") as raised:
         helpers.train(model, TINY, steps=50, learning_rate=3e37)
     assert raised.value.history.loss
     assert is_finite(model)
@@ -227,7 +227,7 @@ def test_learning_rate_far_too_high(norm):
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5, True, "3"])
 def test_bad_steps(steps):
-    with pytest.raises(files.LabError, match="steps must be a whole number of at least 1"):
+    with pytest.raises(checks.LabError, match="steps must be a whole number of at least 1"):
         helpers.train(Slope(), None, steps=steps)
 
 
@@ -240,7 +240,7 @@ def test_bad_steps(steps):
 )
 def test_bad_settings_are_named(setting):
     (name,) = setting
-    with pytest.raises(files.LabError, match=f"{name} must be a number"):
+    with pytest.raises(checks.LabError, match=f"{name} must be a number"):
         helpers.train(Slope(), None, steps=1, **setting)
 
 
@@ -266,18 +266,18 @@ def test_frozen_weights_stay_and_have_no_gradient_to_look_at(optimizer):
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_a_model_that_is_frozen_as_a_whole_is_told(optimizer):
-    with pytest.raises(files.LabError, match="nothing to train"):
+    with pytest.raises(checks.LabError, match="nothing to train"):
         helpers.train(small_model().requires_grad_(False), TINY, steps=1, optimizer=optimizer)
 
 
 @pytest.mark.parametrize("learning_rate", [-0.1, math.nan, "0.1", None])
 def test_bad_learning_rate(learning_rate):
-    with pytest.raises(files.LabError, match="learning_rate"):
+    with pytest.raises(checks.LabError, match="learning_rate"):
         helpers.train(Slope(), None, steps=1, learning_rate=learning_rate)
 
 
 def test_batch_norm_cannot_train_on_one_step():
-    with pytest.raises(files.LabError, match=r"[Bb]atch norm"):
+    with pytest.raises(checks.LabError, match=r"[Bb]atch norm"):
         helpers.train(small_model(norm="batch"), TINY[:, :1], steps=1)
 
 
@@ -417,7 +417,7 @@ def test_prepare_sees_each_batch_and_is_what_is_learned():
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, True, "2", 11])
 def test_bad_batch_size(size):
-    with pytest.raises(files.LabError, match=r"batch_size must be|A batch of 11 cannot be taken from 10"):
+    with pytest.raises(checks.LabError, match=r"batch_size must be|A batch of 11 cannot be taken from 10"):
         helpers.train(Listener(), NUMBERED, steps=1, batch_size=size)
 
 
@@ -457,13 +457,13 @@ def test_looks_without_a_probe_are_nothing():
 
 @pytest.mark.parametrize("budget", [{}, {"steps": 2, "seconds": 1.0}])
 def test_steps_or_seconds(budget):
-    with pytest.raises(files.LabError, match="a number of steps or a budget of seconds"):
+    with pytest.raises(checks.LabError, match="a number of steps or a budget of seconds"):
         helpers.train(Slope(), None, **budget)
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, math.inf, math.nan, True, "3"])
 def test_bad_seconds(seconds):
-    with pytest.raises(files.LabError, match="seconds must be a number above 0"):
+    with pytest.raises(checks.LabError, match="seconds must be a number above 0"):
         helpers.train(Slope(), None, seconds=seconds)
 
 
@@ -543,12 +543,12 @@ def test_joint_heads_learn_too(optimizer):
 
 
 def test_bad_optimizer():
-    with pytest.raises(files.LabError, match="optimizer must be one of 'adam', 'muon'"):
+    with pytest.raises(checks.LabError, match="optimizer must be one of 'adam', 'muon'"):
         helpers.train(Slope(), None, steps=1, optimizer="sgd")
 
 
 def test_a_readout_is_not_solved_for_a_joint_head():
-    with pytest.raises(files.LabError, match="joint head"):
+    with pytest.raises(checks.LabError, match="joint head"):
         helpers.fit_readout(small_model(head="joint"), TINY)
 
 
@@ -588,7 +588,7 @@ def test_bfloat16_is_asked_of_the_processor_and_of_its_lstm(monkeypatch):
 
 @pytest.mark.parametrize("kind", NO_TENSORS)
 def test_sequences_that_are_no_tensor(kind):
-    with pytest.raises(files.LabError, match=r"wanted as a float32 tensor .*torch.tensor\(values"):
+    with pytest.raises(checks.LabError, match=r"wanted as a float32 tensor .*torch.tensor\(values"):
         helpers.train(small_model(), NO_TENSORS[kind](TINY), steps=1, batch_size=2)
 
 
@@ -597,7 +597,7 @@ def test_sequences_that_are_no_tensor(kind):
 def test_sequences_of_other_numbers_than_floating_point(dtype, setting):
     model = small_model()
     before = model.head.weight.clone()
-    with pytest.raises(files.LabError, match=rf"float32 tensor .*, not of {dtype}. sequences.float\(\)"):
+    with pytest.raises(checks.LabError, match=rf"float32 tensor .*, not of {dtype}. sequences.float\(\)"):
         helpers.train(model, TINY.to(dtype), steps=1, **setting)
     assert torch.equal(model.head.weight, before)
 

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
+import links
 import nbformat
 import pytest
 import yaml
@@ -136,6 +137,54 @@ def test_the_hooks_are_of_the_versions_that_are_installed():
     versions = {hook["repo"].rpartition("/")[2].removesuffix("-pre-commit"): hook["rev"] for hook in hooks["repos"]}
     direct = pins(*DIRECT)
     assert versions == {name: f"v{direct[name]}" for name in ("ruff", "codespell")}
+
+
+# What each part of the project may import of the others: one way, and never back. Tests may import all of it.
+HOUSE = {
+    "causality.py": set(),
+    "support": {"support"},
+    "helpers.py": {"support"},
+    "pixelrnn": {"support", "helpers", "pixelrnn"},
+    "notebooks": {"support", "helpers", "pixelrnn", "causality"},
+    "tools": {"support", "helpers", "pixelrnn", "causality", "tools"},
+}
+# Of the folders of pixelrnn: data and models stand side by side, and coding on the models.
+ROOMS = {"data": set(), "models": set(), "evidence": set(), "coding": {"models"}}
+
+
+def code_of(place):
+    """Path -> Python code, of a module, of a folder's modules, or of notebooks."""
+    paths = [ROOT / place] if place.endswith(".py") else [*(ROOT / place).rglob("*.py")]
+    code = {path: path.read_text(encoding="utf-8") for path in paths}
+    for path in (ROOT / place).glob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        code[path] = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    return code
+
+
+@pytest.mark.parametrize("place", HOUSE)
+def test_imports_run_one_way(place):
+    tools = {path.stem for path in (ROOT / "tools").glob("*.py")}
+    own = {"support", "helpers", "pixelrnn", "causality", "conftest"}
+    code = code_of(place)
+    assert code
+    for path, text in code.items():
+        names = {name.partition(".")[0] for name in links.imported(text)}
+        reached = names & own | ({"tools"} if names & tools else set())
+        assert reached <= HOUSE[place], f"{path.name} imports {reached - HOUSE[place]}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_between_the_rooms_of_the_notes_run_one_way(room):
+    assert {path.name for path in (ROOT / "pixelrnn").iterdir() if path.is_dir()} - {"__pycache__"} == set(ROOMS)
+    for path, text in code_of(f"pixelrnn/{room}").items():
+        reached = {name.split(".")[1] for name in links.imported(text) if name.startswith("pixelrnn.")}
+        assert reached - {room} <= ROOMS[room], f"{path.name} imports {reached - {room} - ROOMS[room]}"
+
+
+def test_nothing_else_stands_in_the_root():
+    """A reader who opens the folder sees what to read, and what a stranger takes."""
+    assert {path.name for path in ROOT.glob("*.py")} == {"helpers.py", "causality.py", "conftest.py"}
 
 
 def test_the_workflow_runs_what_there_is():

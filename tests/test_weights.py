@@ -11,7 +11,7 @@ import train_weights
 import helpers
 from pixelrnn.data import letters
 from pixelrnn.models import configs, orders, weights
-from support import files
+from support import checks
 
 each = pytest.mark.parametrize("name", weights.NAMES)
 
@@ -95,11 +95,11 @@ def test_weights_that_are_not_those_of_the_card_are_refused(folder):
     for place in (0, 20, len(data) // 2, len(data) - 1):
         data[place] ^= 1
         path.write_bytes(data)
-        with pytest.raises(files.LabError, match=r"checksum is not the one on its card.*make weights"):
+        with pytest.raises(checks.LabError, match=r"checksum is not the one on its card.*make weights"):
             weights.load("letters", folder)
         data[place] ^= 1
     path.write_bytes(data[:-1])
-    with pytest.raises(files.LabError, match="checksum"):
+    with pytest.raises(checks.LabError, match="checksum"):
         weights.load("letters", folder)
     path.write_bytes(data)
     weights.load("letters", folder)
@@ -108,20 +108,20 @@ def test_weights_that_are_not_those_of_the_card_are_refused(folder):
 @pytest.mark.parametrize("missing", ["letters.safetensors", "letters.json"])
 def test_missing_weights_are_told(folder, missing):
     (folder / missing).unlink()
-    with pytest.raises(files.LabError, match=rf"no file .*{missing}.*git checkout data/weights"):
+    with pytest.raises(checks.LabError, match=rf"no file .*{missing}.*git checkout data/weights"):
         weights.load("letters", folder)
 
 
 @pytest.mark.parametrize("card", ["", "{", "[]", "null", "{}", '{"format": 2}', '{"format": "1"}', "\xff"])
 def test_a_card_of_another_format_is_told(folder, card):
     (folder / "letters.json").write_text(card, encoding="latin-1")
-    with pytest.raises(files.LabError, match=r"letters.json is damaged or is something else.*make weights"):
+    with pytest.raises(checks.LabError, match=r"letters.json is damaged or is something else.*make weights"):
         weights.load("letters", folder)
 
 
 @pytest.mark.parametrize("name", ["Letters", "../letters", "", None])
 def test_other_names_are_told(name):
-    with pytest.raises(files.LabError, match="name must be one of 'digits', 'letters'"):
+    with pytest.raises(checks.LabError, match="name must be one of 'digits', 'letters'"):
         weights.load(name)
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # where files.py is
+sys.path.insert(0, str(ROOT))  # where the modules are
 
 import page
 
-from support import files
+from support import checks, files
 
 OUT = ROOT / "labnotes" / "draw.png"
 STROKE = ((8, 9), (10, 7), (13, 6), (16, 6), (19, 8), (20, 11))  # columns and rows of the canvas, of 28
@@ -70,7 +70,7 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             page.build(Path(folder))
             frames = recorded(Path(folder))
-    except (ImportError, files.LabError) as error:
+    except (ImportError, checks.LabError) as error:
         sys.exit(str(error))
     palette = frames[-1].quantize(64, Image.Quantize.FASTOCTREE)  # one for all: then only what changes is stored
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in (frames[-1], *frames)]

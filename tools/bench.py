@@ -45,9 +45,9 @@ sys.path.insert(0, str(ROOT))  # where helpers.py is
 
 import helpers
 from pixelrnn.data import datasets, letters
-from pixelrnn.evidence import results
-from pixelrnn.models import augmentation, configs, orders, paper, saving
-from support import checkpoints, devices, files
+from pixelrnn.evidence import stored_curves
+from pixelrnn.models import augmentation, configs, ensemble, orders, saving
+from support import checkpoints, checks, devices, files
 
 LOOKS = (0.1, 0.2, 0.4, 1.0)  # at the images that are measured on, as parts of the budget
 SAMPLED = 256  # pictures at once, to measure the speed of sampling
@@ -105,9 +105,9 @@ def run(arguments, name, seed):
         return {"nats": nats_of(model, entry.sequences(measured)).mean()}
 
     torch.manual_seed(seed)
-    model = entry.build(*measured.shape[1:], arguments.size or entry.size).to(device)
+    model = entry.build(*measured.shape[1:], **sizes_of(arguments, name)).to(device)
     if arguments.members:
-        paper.Average([model])  # a model that cannot be averaged is refused before it is trained
+        ensemble.Average([model])  # a model that cannot be averaged is refused before it is trained
     kept = checkpoint_of(
         arguments, name, seed, {"pictures": crc32(training.contiguous().numpy()), "device": device.type}
     )
@@ -120,10 +120,10 @@ def run(arguments, name, seed):
             probe=probe,
             probe_at=[arguments.seconds * look for look in LOOKS],
             checkpoint=kept,
-            **entry.recipe,
+            **entry.training,
         )
     except helpers.TrainingError as error:  # its history is of no use here, and does not pass between processes
-        raise files.LabError(str(error)) from error
+        raise checks.LabError(str(error)) from error
     if history.interrupted:
         return None
     model = model.plain() if isinstance(model, augmentation.ShiftConditioned) else model
@@ -171,9 +171,9 @@ def store(path, protocol, rows):
     """Written whole or not at all; where it cannot be written, the LabError holds what the runs have given."""
     try:
         files.write_table(path, protocol, ("seed", "seconds", "updates", "nats"), rows)
-    except files.LabError as error:
+    except checks.LabError as error:
         held = "\n".join(",".join(map(str, row)) for row in rows)
-        raise files.LabError(f"{error}\nThe runs gave (seed,seconds,updates,nats):\n{held}") from error
+        raise checks.LabError(f"{error}\nThe runs gave (seed,seconds,updates,nats):\n{held}") from error
 
 
 def command(arguments):
@@ -182,7 +182,7 @@ def command(arguments):
         words = [f"--average {' '.join(Path(path).name for path in arguments.average)}"]
     else:
         words = [f"--model {' '.join(arguments.model)} --data {arguments.data} --seconds {arguments.seconds:g}"]
-        words += [f"--size {arguments.size}"] if arguments.size else []
+        words += [f"--units {arguments.units}"] if arguments.units else []
         words += [f"--order {arguments.order}"] if arguments.order else []
         words += [f"--seeds {' '.join(map(str, arguments.seeds))}"]
     words += [f"--device {arguments.device}"] if arguments.device != "auto" else []
@@ -194,21 +194,25 @@ def command(arguments):
     return f"python {launcher}tools/bench.py {' '.join(words)}"
 
 
+def sizes_of(arguments, name):
+    """The sizes by which a model is built: its own, or the units that are asked for."""
+    return {"units": arguments.units} if arguments.units else configs.MODELS[name].sizes
+
+
 def binarised(arguments):
     """How the pictures became binary: at each look anew (dynamic), once by chance (static), or by a threshold."""
     return {"mnist": "static" if arguments.static else "dynamic"}.get(arguments.data, "fixed")
 
 
 def path_of(arguments, name, seeds):
-    """Where the result of a model is stored; of a member of an average, or of several, the name tells which."""
-    kind = binarised(arguments)
-    size = arguments.size or configs.MODELS[name].size
-    size_text = "-".join(map(str, size)) if isinstance(size, tuple) else size
+    """Where the result of a model is stored; the name tells the units where they are not the model's own, and which
+    member of an average it is."""
+    sizes = f"_{arguments.units}-units" if arguments.units else ""
     end = "_validation" if arguments.validation else ""
     end += f"_order{arguments.order}" if arguments.order else ""
     end += f"_member{seeds[0]}" if arguments.members else ""
     folder = files.DATA / "benchmarks" if arguments.store else ROOT / "build"
-    return folder / f"{arguments.data}_{name}_{size_text}_{kind}_{arguments.seconds:g}s{end}.csv"
+    return folder / f"{arguments.data}_{name}{sizes}_{binarised(arguments)}_{arguments.seconds:g}s{end}.csv"
 
 
 def checkpoint_of(arguments, name, seed, of_data=None):
@@ -216,8 +220,9 @@ def checkpoint_of(arguments, name, seed, of_data=None):
     path = path_of(arguments, name, [seed])
     end = "" if arguments.members else f"_seed{seed}"  # which the path of a member has already
     entry = configs.MODELS[name]
-    run = {"model": name, "size": arguments.size or entry.size, "seed": seed, "seconds": arguments.seconds}
-    run |= {"recipe": entry.recipe, "torch": torch.__version__, "processes": devices.process()[1], **(of_data or {})}
+    run = {"model": name, "sizes": sizes_of(arguments, name), "seed": seed, "seconds": arguments.seconds}
+    run |= {"training": entry.training, "torch": torch.__version__, "processes": devices.process()[1]}
+    run |= of_data or {}
     return checkpoints.Checkpoint(ROOT / "build" / "checkpoints" / f"{path.stem}{end}.safetensors", run)
 
 
@@ -238,14 +243,14 @@ def bench(arguments, device):
         protocol = {
             "command": command(arguments),
             "model": name,
-            "size": arguments.size or entry.size,
+            "sizes": sizes_of(arguments, name),
             "data": arguments.data,
             "binarised": binarised(arguments),
             "budget": arguments.seconds,
             "unit": f"nats per image, mean over the {held_out} images",
             **({"order": arguments.order} if arguments.order else {}),
-            **entry.recipe,
-            "bfloat16": entry.recipe.get("bfloat16", False) and devices.has_bfloat16(device),
+            **entry.training,
+            "bfloat16": entry.training.get("bfloat16", False) and devices.has_bfloat16(device),
             "device": device.type,
             "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -269,7 +274,7 @@ def bench(arguments, device):
             taken_up += also.pop("times taken up")
             also |= {"times taken up": taken_up} if taken_up else {}
             lasts = {row[0]: row[2] / max(row[1], arguments.seconds) for row in stored}.values()  # updates a second
-            speed = sum(lasts) / len(lasts) * entry.recipe["batch_size"]
+            speed = sum(lasts) / len(lasts) * entry.training["batch_size"]
             if devices.process()[0] == 0:
                 store(path, {**protocol, **also, "images per second": round(speed, 1)}, stored)
             paths += [path] if path not in paths else []
@@ -295,11 +300,11 @@ def number(kind, wanted, fits):
 
 
 SECONDS = number(float, "a number above 0", lambda value: 0 < value < math.inf)
-SIZE = number(int, "a whole number of at least 1", lambda value: value >= 1)
+UNITS = number(int, "a whole number of at least 1", lambda value: value >= 1)
 SEED = number(int, "a whole number of at least 0, and below 2 ** 63", lambda value: 0 <= value < 2**63)
 
 
-ALIKE = ("model", "size", "data", "binarised", "budget", "unit", "training images", "measured images")  # in an average
+ALIKE = ("model", "sizes", "data", "binarised", "budget", "unit", "training images", "measured images")  # in an average
 OWN = (
     "command",
     "device",
@@ -317,7 +322,7 @@ def average(arguments, device):
     """Measures the average of saved members on what all of them held out, and stores it; returns the path."""
     models, protocols, rows, members = [], [], [], []
     for weights in arguments.average:
-        protocol, table = results.load_benchmark(
+        protocol, table = stored_curves.load_benchmark(
             files.existing(Path(weights).with_suffix(".csv"), "A member's table", "Copy it here with its weights.")
         )
         models.append(saving.load_model(weights).to(device))
@@ -328,24 +333,30 @@ def average(arguments, device):
         members[-1] |= {key: protocol[key] for key in OWN} | {"looks": [list(look) for look in looks]}
     different = [key for key in ALIKE if any(protocol[key] != protocols[0][key] for protocol in protocols)]
     if different:
-        raise files.LabError(f"Members of an average are trained alike; these differ in {', '.join(different)}.")
+        raise checks.LabError(f"Members of an average are trained alike; these differ in {', '.join(different)}.")
     who = [(protocol.get("order", 0), member["seed"]) for protocol, member in zip(protocols, members, strict=True)]
     if len(set(who)) < len(who):
-        raise files.LabError("Members of an average differ in seed or order; these are (order, seed) " + str(who)[1:-1])
+        raise checks.LabError(
+            "Members of an average differ in seed or order; these are (order, seed) " + str(who)[1:-1]
+        )
     seeds = [seed for _, seed in who]
-    shared = {key: protocols[0][key] for key in (*ALIKE, *configs.MODELS[protocols[0]["model"]].recipe)}
+    shared = {key: protocols[0][key] for key in (*ALIKE, *configs.MODELS[protocols[0]["model"]].training)}
     asked = {"data": shared["data"], "static": False, "validation": "validation" in shared["unit"], "members": True}
     _, measured = pictures(argparse.Namespace(mnist=arguments.mnist, **asked), seeds[0])
     for count in range(1, len(models) + 1):
         of = {order: [m for m, (own, _) in zip(models, who[:count], strict=False) if own == order] for order, _ in who}
-        joined = {order: own[0] if len(own) == 1 else paper.Average(own) for order, own in of.items() if own}
+        joined = {order: own[0] if len(own) == 1 else ensemble.Average(own) for order, own in of.items() if own}
         joined = orders.Mixture(list(joined), list(joined.values()))
         nats = joined.nats(measured).mean()
         seconds, updates = (sum(member[key] for member in members[:count]) for key in ("seconds", "updates"))
         rows.append((seeds[count - 1], round(seconds, 1), updates, round(float(nats), 3)))
         print(f"{count} averaged, together {seconds:.1f} s: {nats:.3f} nats per image", flush=True)
-    stem = re.sub(r"(_order\d)?_member\d+$", "_members", Path(arguments.average[0]).stem)
-    stem += "-".join(f"{seed}o{order}" if order else str(seed) for order, seed in who)
+    orders_of = {}  # seeds -> the orders that have them
+    for order in sorted({order for order, _ in who}):
+        orders_of.setdefault(tuple(sorted(seed for own, seed in who if own == order)), []).append(order)
+    stem = re.sub(r"(_order\d)?_member\d+$", "", Path(arguments.average[0]).stem)
+    for own, together in orders_of.items():
+        stem += f"_orders-{'-'.join(map(str, together))}-seeds-{'-'.join(map(str, own))}"
     path = (files.DATA / "benchmarks" if arguments.store else ROOT / "build") / f"{stem}.csv"
     parameters = sum(weight.numel() for weight in joined.parameters())
     members = [{"order": order, **member} for (order, _), member in zip(who, members, strict=True)]
@@ -366,9 +377,7 @@ def main(words=None):
     )
     parser.add_argument("--data", choices=("mnist", "letters", "digits"), default="mnist")
     parser.add_argument("--seconds", type=SECONDS, default=150, help="of training for each run (default: 150)")
-    parser.add_argument(
-        "--size", type=SIZE, help="units, for models whose size is one number (default: those of note 7)"
-    )
+    parser.add_argument("--units", type=UNITS, help="of models that have no other size (default: those of note 7)")
     parser.add_argument("--static", action="store_true", help="MNIST: binarise the training images once")
     parser.add_argument("--seeds", type=SEED, nargs="+", default=[0])
     parser.add_argument("--order", type=int, choices=orders.ORDERS, default=0, help="the reading order of a member")
@@ -383,8 +392,8 @@ def main(words=None):
         parser.error("--static is of MNIST, --validation of MNIST and letters.")
     if arguments.order and not arguments.members:
         parser.error("--order is for members of a mixture: give --members too.")
-    if arguments.size and any(isinstance(configs.MODELS[name].size, tuple) for name in arguments.model):
-        parser.error("--size is for models whose size is one number; name them with --model.")
+    if arguments.units and any([*configs.MODELS[name].sizes] != ["units"] for name in arguments.model):
+        parser.error("--units is for models that have no other size; name them with --model.")
     given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
     if arguments.average and given - {"average", "device", "store", "mnist"}:
         parser.error("--average takes all but --device, --store and --mnist from the members.")
@@ -394,7 +403,7 @@ def main(words=None):
             paths = [average(arguments, device)] if arguments.average else bench(arguments, device)
             for path in paths:
                 print(f"Stored in {path.relative_to(ROOT)}.")
-    except files.LabError as error:
+    except checks.LabError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell tells it

@@ -37,7 +37,7 @@ import bench
 from pixelrnn.coding import classical_codes, codec
 from pixelrnn.data import datasets, letters
 from pixelrnn.models import weights
-from support import files
+from support import checks, files
 
 DATA = ("letters", "digits", "camera", "noise")
 
@@ -141,7 +141,7 @@ def main(words=None):
         files.check_writable(*(path_of(name, arguments.store) for name in arguments.data))
         for name in arguments.data:
             measure(name, arguments.mnist, arguments.store)
-    except files.LabError as error:
+    except checks.LabError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         print("Interrupted. The tables that were stored are there; --data names those that are left.")

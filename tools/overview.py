@@ -23,9 +23,9 @@ sys.path.insert(0, str(ROOT))  # where helpers.py is
 
 import helpers
 from helpers import GenModel
-from pixelrnn.evidence import results
+from pixelrnn.evidence import stored_curves
 from pixelrnn.models import configs, weights
-from support import diagrams, files
+from support import files
 from support.plot_style import color_of
 
 NOTES = ROOT / "labnotes"
@@ -59,16 +59,14 @@ def sampled(name, count=36, columns=6):
     """Pictures sampled from stored weights, in one."""
     model, _ = weights.load(name)
     torch.manual_seed(0)
-    return diagrams.sheet(model.sample(count), columns)
+    return helpers.sheet(model.sample(count), columns)
 
 
 def benchmark():
     """Nats per test image of each model of the stored benchmark, by the name that plots use."""
-    paths = {name: files.DATA / "benchmarks" for name in configs.BENCHMARK}
     found = {}
-    for name, folder in paths.items():
-        (path,) = folder.glob(f"mnist_{name}_{'256_' if name in ('joint', 'independent') else ''}*dynamic_150s.csv")
-        _, table = results.load_benchmark(path)
+    for name in configs.BENCHMARK:
+        _, table = stored_curves.load_benchmark(files.DATA / "benchmarks" / f"mnist_{name}_dynamic_150s.csv")
         found[configs.NAMES[name]] = np.mean(
             [table["nats"][table["seed"] == seed][-1] for seed in np.unique(table["seed"])]
         )

@@ -25,8 +25,8 @@ sys.path[:0] = [str(ROOT)]
 import numpy as np
 
 import helpers
-from pixelrnn.models import orders, weights
-from support import files, joint_head
+from pixelrnn.models import conditioned, weights
+from support import checks, files, joint_head
 
 SOURCES = ROOT / "site" / "draw"
 FOLDER = ROOT / "build" / "draw"
@@ -42,14 +42,16 @@ def raster(model):
     settings = getattr(member, "settings", {})
     asked = {"cell": "lstm", "num_layers": 1, "norm": None, "head": "joint", "encoding": "values"}
     if not isinstance(member, helpers.GenModel) or {name: settings.get(name) for name in asked} != asked:
-        raise files.LabError("The page runs a joint row with an LSTM of one layer; these weights are of another model.")
+        raise checks.LabError(
+            "The page runs a joint row with an LSTM of one layer; these weights are of another model."
+        )
     return member
 
 
 def parts(member):
     """name -> float32 array: all that site/draw/network.js reads, in its names; masked weights without the masked."""
     hidden = member.settings["hidden_size"]
-    first, added = member.condition(1) if isinstance(member, orders.Conditioned) else np.zeros((2, hidden))
+    first, added = member.condition(1) if isinstance(member, conditioned.Conditioned) else np.zeros((2, hidden))
     rnn, head = member.rnn, member.head
     found = {"firstHidden": first, "addedFeatures": added}
     found |= {"inputWeight": rnn.weight_ih_l0, "hiddenWeight": rnn.weight_hh_l0}
@@ -107,12 +109,14 @@ def bundle(sources=SOURCES, first="main"):
     declared = [(each, name) for name in order for each in DECLARED.findall(texts[name])]
     twice = {each for each, _ in declared if sum(each == other for other, _ in declared) > 1}
     if twice:  # in one script all modules share their names
-        raise files.LabError(f"Two modules of {sources} declare {', '.join(sorted(twice))}. Rename one.")
+        raise checks.LabError(f"Two modules of {sources} declare {', '.join(sorted(twice))}. Rename one.")
     exports = {each for text in texts.values() for each in EXPORT.findall(text)}
     for name in order:
         wanted = {each for names, _ in IMPORT.findall(texts[name]) for each in names.split(", ")}
         if wanted - exports or re.search(r"^import", IMPORT.sub("", texts[name]), re.M):
-            raise files.LabError(f"{name}.js imports what no module exports, or not in the way that the builder knows.")
+            raise checks.LabError(
+                f"{name}.js imports what no module exports, or not in the way that the builder knows."
+            )
     bodies = [f"// {name}.js\n{EXPORT.sub('', IMPORT.sub('', texts[name]))}" for name in order]
     returned = f"return {{ {', '.join(sorted(exports))} }};"
     return "\n".join(['"use strict";', "const pixelRNN = (() => {", *bodies, returned, "})();", ""])
@@ -125,7 +129,7 @@ def build(folder=FOLDER, sources=SOURCES, stored=None):
     html = (sources / "index.html").read_text(encoding="utf-8")
     module = 'type="module" src="main.js"'
     if module not in html:
-        raise files.LabError(f"index.html does not load main.js by {module}.")
+        raise checks.LabError(f"index.html does not load main.js by {module}.")
     written = {"index.html": html.replace(module, 'defer src="draw.js"'), "draw.js": bundle(sources)}
     for name in weights.NAMES:
         text = json.dumps(packed(name, *weights.load(name, stored)))
@@ -142,7 +146,7 @@ def browser():
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
-        raise files.LabError("The page is tested with playwright: `make setup` installs it.") from error
+        raise checks.LabError("The page is tested with playwright: `make setup` installs it.") from error
     for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
         if shutil.which(name):
             return shutil.which(name)
@@ -150,7 +154,7 @@ def browser():
         if os.path.exists(driver.chromium.executable_path):
             return driver.chromium.executable_path
     advice = "`apt install chromium` on Debian, `python -m playwright install chromium` elsewhere"
-    raise files.LabError(f"No Chromium is installed, in which the page is tested. Install one: {advice}.")
+    raise checks.LabError(f"No Chromium is installed, in which the page is tested. Install one: {advice}.")
 
 
 def measure(folder=FOLDER, runs=7, throttled=6):
@@ -191,7 +195,7 @@ def main(words=None):
         else:
             for path in build():
                 print(f"{path.stat().st_size / 1000:8.1f} kB  {path}")
-    except files.LabError as error:
+    except checks.LabError as error:
         sys.exit(str(error))
 
 

@@ -293,7 +293,7 @@ def write(notebook, path):
     os.replace(unfinished, path)
 
 
-# Code that pages.show_code shows is Markdown, which the exporter sets in the letters of text, and wraps; printed lines
+# What display.show_code shows is Markdown, which the exporter sets in the letters of text, and wraps; printed lines
 # are broken within words; a long formula is wider than a phone.
 STYLE = """
 .jp-RenderedMarkdown pre {font: 13px monospace; white-space: pre; overflow-x: auto}
@@ -324,7 +324,7 @@ def write_page_and_plots(notebook, stem):
         if cell.cell_type == "markdown":
             cell.source = with_formulas(cell.source)
     page, _ = HTMLExporter().from_notebook_node(shown, {"metadata": {"name": stem}})
-    # The exporter says of every figure that it has no description, where pages.show_figure has given it one.
+    # The exporter says of every figure that it has no description, where display.show_figure has given it one.
     figures = [output.get("metadata", {}) for output in outputs_of(notebook) if "image/png" in output.get("data", {})]
     said = iter([metadata.get("image/png", {}).get("alt", "") for metadata in figures])
     page = re.sub(r'alt="No description[^"]*"', lambda none: f'alt="{html.escape(next(said, ""))}"', page)
@@ -346,13 +346,13 @@ def picture(image):
     """A picture as the notebooks' parameter IMAGE: a bundled name or a whole path. A wrong one ends it all, at once."""
     import helpers
     from support import (
-        files,  # only here: the notebooks import torch in their own processes
+        checks,  # only here: the notebooks import torch in their own processes
         photographs,
     )
 
     try:
         helpers.load_picture(image)
-    except files.LabError as error:
+    except checks.LabError as error:
         sys.exit(str(error))
     return image if image in photographs.BUNDLED else str(Path(image).expanduser().resolve())
 

@@ -27,8 +27,8 @@ import links
 import nbformat
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # where files.py is
-from support import files
+sys.path.insert(0, str(ROOT))  # where the modules are
+from support import checks, files
 
 OUT = ROOT / "build" / "site"
 SOURCES = ROOT / "site"
@@ -113,7 +113,7 @@ def front_page(readme, root):
     head, series = sections[0], [section for section in sections if section.startswith("The series\n")]
     rows = re.findall(r"(?m)^\| \[<img .*$", series[0]) if series else []
     if not rows:
-        raise files.LabError("README.md has no section 'The series' with a row for each note, which the site shows.")
+        raise checks.LabError("README.md has no section 'The series' with a row for each note, which the site shows.")
     head, found, run = head.partition("With Python ")
     before, after = series[0].removeprefix("The series\n").split("| Note |", 1)
     after = "\n".join(line for line in after.splitlines()[2:] if line not in rows)
@@ -142,7 +142,7 @@ def prepare(root, scratch):
     """Write into `scratch` what Sphinx reads: the pages in the folders that they have in the project."""
     stored = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     if not stored:
-        raise files.LabError(f"There are no notebooks in {root / 'notebooks'}, of which the site is made.")
+        raise checks.LabError(f"There are no notebooks in {root / 'notebooks'}, of which the site is made.")
     owner = links.owner(root)
     notes = [path.relative_to(root).as_posix() for path in sorted((root / "labnotes").glob("[0-9][0-9]_*.md"))]
     others = [place for place in OTHERS if (root / place).exists()]
@@ -187,7 +187,7 @@ def sphinx(scratch, out, doctrees):
         warnings.write(str(error))
     said = re.sub(r"\x1b\[[\d;]*m", "", warnings.getvalue()).replace(f"{scratch}{os.sep}", "").strip()
     if said:
-        raise files.LabError(f"The site is left as it was. Sphinx says what is wrong with its pages:\n{said}")
+        raise checks.LabError(f"The site is left as it was. Sphinx says what is wrong with its pages:\n{said}")
 
 
 def add_drawing(sources, folder):
@@ -227,7 +227,7 @@ def build(root=ROOT, out=OUT):
             os.replace(place / "site", out)
     except OSError as error:
         advice = "It must lie in a folder that you may write to, with space left."
-        raise files.LabError(f"{out} cannot be written: {error}. {advice}") from error
+        raise checks.LabError(f"{out} cannot be written: {error}. {advice}") from error
 
 
 # --- Serving ----------------------------------------------------------------------------------------------------------
@@ -266,12 +266,12 @@ class Server(http.server.ThreadingHTTPServer):
 def server(port=PORT, out=OUT):
     """A server of the site on this machine alone; port 0 is any that is free. Raises files.LabError."""
     if not (Path(out) / "index.html").exists():
-        raise files.LabError(f"There is no site in {out} yet. `make site` builds it.")
+        raise checks.LabError(f"There is no site in {out} yet. `make site` builds it.")
     try:
         return Server(("127.0.0.1", port), functools.partial(Handler, directory=str(out)))
     except OSError as error:
         advice = f"Name another one: make site-open PORT={port + 1 if port < 65535 else PORT}"
-        raise files.LabError(f"Port {port} cannot be used: {error.strerror or error}. {advice}") from error
+        raise checks.LabError(f"Port {port} cannot be used: {error.strerror or error}. {advice}") from error
 
 
 def port_of(text):
@@ -279,7 +279,7 @@ def port_of(text):
     if not text:
         return PORT
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
-        raise files.LabError(f"PORT must be a whole number from 0 to 65535, not {text!r}.")
+        raise checks.LabError(f"PORT must be a whole number from 0 to 65535, not {text!r}.")
     return int(text)
 
 
@@ -304,7 +304,7 @@ def main():
             build()
             size = sum(path.stat().st_size for path in OUT.rglob("*") if path.is_file()) / 1e6
             print(f"The site is in {OUT.relative_to(ROOT)}/ ({size:.1f} MB). `make site-open` shows it.")
-    except files.LabError as error:
+    except checks.LabError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell tells it

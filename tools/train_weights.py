@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))  # where helpers.py is
 import helpers
 from pixelrnn.data import datasets, letters
 from pixelrnn.models import configs, orders, weights
-from support import checkpoints, devices, files
+from support import checkpoints, checks, devices, files
 
 BUILD = ROOT / "build"
 LICENCES = {
@@ -127,8 +127,8 @@ def main(words=None):
     parser.add_argument("--folder", type=Path, help="where to (default: data/weights/)")
     arguments = parser.parse_args(words)
     try:
-        updates = None if arguments.updates is None else files.whole("--updates", arguments.updates)
-        names = [files.choice("A name", name, weights.NAMES) for name in arguments.names or weights.NAMES]
+        updates = None if arguments.updates is None else checks.whole("--updates", arguments.updates)
+        names = [checks.choice("A name", name, weights.NAMES) for name in arguments.names or weights.NAMES]
         parts = {
             name: pictures(name, arguments.mnist) for name in names
         }  # what is missing is told before hours of work
@@ -138,7 +138,7 @@ def main(words=None):
             make(name, parts[name], updates, arguments.mnist, arguments.folder)
         for path in checkpoints_of(names):  # when all are stored, so that none is trained again
             path.unlink(missing_ok=True)
-    except files.LabError as error:
+    except checks.LabError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         there = [path for path in checkpoints_of(names) if path.exists()]

@@ -20,7 +20,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import helpers
-from support.files import LabError
+from support.checks import LabError
 
 BITS = 12  # behind the point, of weights and activations
 GRID = 2**BITS
@@ -32,7 +32,8 @@ LARGEST = 2**11
 # Of the tables. Not the thread's own context: what a program has set there must not change them.
 DECIMAL = decimal.Context(prec=24, rounding=decimal.ROUND_HALF_EVEN)
 
-# What moves values, compares them, or adds them: exact for numbers on the grid, as it is.
+# What moves values, compares them, or adds them: exact for numbers on the grid, as it is. A name may be added if its
+# results are on the grid again, whatever the kernel, and stay below 2**29: tests/test_codec.py compares processors.
 _NAMES = """
 _local_scalar_dense _to_copy _unsafe_view abs add add_ alias amax aminmax arange argmax bitwise_and cat clamp
 clone constant_pad_nd copy_ detach empty eq expand flip full ge gt le lift_fresh lt ne neg new_empty new_zeros
@@ -82,7 +83,7 @@ def _activations(factor):
 
 def rounded(x):
     """To the nearest multiple of 2**-12."""
-    return torch.round(x * GRID) / GRID
+    return (x * GRID).round_().div_(GRID)
 
 
 class Exact(TorchDispatchMode):
@@ -92,14 +93,19 @@ class Exact(TorchDispatchMode):
     the mean and the root of layer norm.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls):
+        """Torch would otherwise wrap what follows, for a compiler that is not used here: half of each call's time."""
+        return False
+
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         name, kwargs = operation.overloadpacket.__name__, kwargs or {}
         if name in AS_IS:
             return operation(*args, **kwargs)
         if name in ROUNDED:
             result = rounded(operation(*args, **kwargs))
-            if result.numel() and not result.abs().max() <= LARGEST:  # written so that NaN fails too
-                raise LabError(f'Numbers beyond {LARGEST} are not exact here (exact.py). Use arithmetic="float".')
+            if result.numel() and not max(map(abs, torch.aminmax(result))) <= LARGEST:
+                raise LabError(f'Numbers beyond {LARGEST} are not exact here (fixed_point.py). Use arithmetic="float".')
         elif name == "mean":
             total = torch.ops.aten.sum.dim_IntList(*args, **kwargs)
             result = rounded(total / (args[0].numel() // total.numel()))
@@ -107,8 +113,8 @@ class Exact(TorchDispatchMode):
             result = torch.from_numpy(_activations(TABLES[name])[_index(TABLES[name] * args[0])])
         else:
             raise LabError(
-                f"{name} is not among the operations that are exact here (exact.py). A model with it is computed in "
-                'ordinary arithmetic: arithmetic="float".'
+                f"{name} is not among the operations that are exact here (fixed_point.py). A model with it is computed "
+                'in ordinary arithmetic: arithmetic="float".'
             )
         return args[0].copy_(result) if name.endswith("_") else result
 
@@ -119,7 +125,7 @@ def on_grid(model):
     for weight in model.parameters():
         weight.copy_(rounded(weight))
         if not weight.reshape(len(weight), -1).abs().sum(1).amax() <= LARGEST:
-            raise LabError('Weights as large as these are not exact here (exact.py). Use arithmetic="float".')
+            raise LabError('Weights as large as these are not exact here (fixed_point.py). Use arithmetic="float".')
     return model
 
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 import helpers
 from support import devices
-from support.files import DATA, LabError, NoFileError, arrays_of, as_path, existing, shortened, whole
+from support.checks import LabError, whole
+from support.files import DATA, NoFileError, arrays_of, as_path, existing, shortened
 
 
 def load_digits():

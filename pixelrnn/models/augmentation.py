@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import helpers
-from pixelrnn.models.orders import Conditioned
-from support.files import LabError, whole
+from pixelrnn.models.conditioned import Conditioned
+from support.checks import LabError, whole
 
 UNSHIFTED = 0.3  # of the training pictures stay in place at least, in the mean
 
@@ -47,24 +47,22 @@ class ShiftConditioned(Conditioned):
 
     def __init__(self, most=2, **settings):
         super().__init__(**settings)
-        self.most, self._shifts = whole("most", most), None
+        self.most = whole("most", most)
         self.of_shift = nn.Linear(3, 2 * self.settings["hidden_size"], bias=False)  # whether, and how far each way
 
     def loss(self, sequences, context=None):
         """Mean loss of a value (batch, rows, columns), each picture shifted anew: what `train` minimises."""
         far = torch.randint(-self.most, self.most + 1, (len(sequences), 2), device=sequences.device)
-        self._shifts = far * (torch.rand(len(sequences), 1, device=sequences.device) >= UNSHIFTED)
-        try:
-            context = None if context is None else shifted(context, self._shifts)
-            return super().loss(shifted(sequences, self._shifts), context)
-        finally:
-            self._shifts = None
+        shifts = far * (torch.rand(len(sequences), 1, device=sequences.device) >= UNSHIFTED)
+        context = None if context is None else shifted(context, shifts)
+        return super(ShiftConditioned, self.on(shifts)).loss(shifted(sequences, shifts), context)
 
     def condition(self, batch):
-        if self._shifts is None:
+        """Of the shifts (batch, 2) that are given, or of none."""
+        if self.given is None:
             return torch.zeros(2, batch, self.settings["hidden_size"]).to(self.of_shift.weight)
-        whether = (self._shifts != 0).any(1, keepdim=True)
-        shift = torch.cat([whether, self._shifts / self.most], 1).to(self.of_shift.weight)  # (batch, 3)
+        whether = (self.given != 0).any(1, keepdim=True)
+        shift = torch.cat([whether, self.given / self.most], 1).to(self.of_shift.weight)  # (batch, 3)
         return self.of_shift(shift).chunk(2, 1)
 
     def plain(self):

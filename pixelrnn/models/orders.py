@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import helpers
-from pixelrnn.models.paper import Average
-from support.files import LabError, choice, whole
+from pixelrnn.models.conditioned import Conditioned
+from pixelrnn.models.ensemble import Average
+from support.checks import LabError, choice, whole
 
 ORDERS = range(8)  # the symmetries of a square: 1 flips rows, 2 flips columns, 4 exchanges the two
 
@@ -53,7 +54,7 @@ class Orders(nn.Module):
             raise LabError(f"A mixture is of one or more orders, all different; these are {self.orders}.")
 
     def in_order(self, order):
-        """The model that reads pictures `turned` by this order; with another order asked for, it may be another."""
+        """The model that reads pictures `turned` by this order."""
         raise NotImplementedError
 
     def nats(self, pictures, each=False):
@@ -118,8 +119,7 @@ class Shared(Orders):
         self.size, self.settings = self.model.input_size, {**self.model.settings, "orders": self.orders}
 
     def in_order(self, order):
-        self.model.order = choice("order", order, self.orders)
-        return self.model
+        return self.model.on(choice("order", order, self.orders))
 
     def loss(self, pictures, context=None):
         """Mean loss of a value (batch, rows, columns), in one order for the whole batch: what `train` minimises."""
@@ -128,41 +128,15 @@ class Shared(Orders):
         return self.in_order(order).loss(turned(pictures, order), context)
 
 
-class Conditioned(helpers.GenModel):
-    """A joint row conditioned on something besides the values before, which sets the first hidden state and is added to
-    the features of each row. A kind of it says on what, by its `condition`."""
-
-    def __init__(self, **settings):
-        super().__init__(**{**settings, "head": "joint"})
-        if not self.streams or self.settings["cell"] != "lstm" or self.settings["num_layers"] != 1:
-            raise LabError("A network conditioned on orders or shifts is an LSTM of one layer, one direction, seq2seq.")
-
-    def condition(self, batch):
-        """The first hidden state and what is added to features, (batch, hidden_size) each."""
-        raise NotImplementedError
-
-    def features(self, inputs):
-        first, added = self.condition(len(inputs))
-        y, _ = self.rnn(self.read_in(inputs), self._state(first))  # (batch, steps, features)
-        return y + added[:, None]
-
-    def step(self, inputs, state=None):
-        first, added = self.condition(len(inputs))
-        y, state = self.rnn(self.read_in(inputs), self._state(first) if state is None else state)
-        return y[:, -1, :] + added, state
-
-    def _state(self, first):
-        hidden = first[None].contiguous()  # (layers, batch, features)
-        return hidden, torch.zeros_like(hidden)
-
-
 class _OrderConditioned(Conditioned):
     """A joint row conditioned on its order."""
 
+    given = 0
+
     def __init__(self, **settings):
         super().__init__(**settings)
-        self.order, hidden = 0, self.settings["hidden_size"]
+        hidden = self.settings["hidden_size"]
         self.of_order = nn.Parameter(0.1 * torch.randn(len(ORDERS), 2, hidden))  # first state; addition to features
 
     def condition(self, batch):
-        return self.of_order[self.order, :, None].expand(-1, batch, -1)
+        return self.of_order[self.given, :, None].expand(-1, batch, -1)

@@ -1,8 +1,8 @@
 """The models of the PixelRNN paper and those it is compared with, beside helpers.GenModel: note 6 reads this file.
 
-    layers -> Row LSTM -> Diagonal BiLSTM -> PixelRNN -> PixelCNN -> Gated PixelCNN -> MADE -> an average of joint rows
+    layers -> Row LSTM -> Diagonal BiLSTM -> PixelRNN -> PixelCNN -> Gated PixelCNN -> MADE
 
-Each but the last is a PixelModel: it reads binary pictures as helpers' sequences, (batch, rows, columns * channels),
+Each is a PixelModel: it reads binary pictures as helpers' sequences, (batch, rows, columns * channels),
 and gives a logit for every value, which depends on the values before it alone: the rows above, the pixels to the left,
 and in its own pixel red before green before blue. Inside it works on maps, (batch, features, rows, columns). Features
 are parted into as many groups as there are channels, and a mask says which groups of its own pixel a group sees: those
@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import GenModel, SequenceModel, _at_least_float32, _check_sequences
-from support.files import LabError, choice, plain, whole
+from helpers import SequenceModel, _at_least_float32, _check_sequences
+from support.checks import LabError, choice, whole
+from support.files import plain
 from support.joint_head import MaskedLinear
 
 # ======================================================================================================================
@@ -507,60 +508,4 @@ def _grouped(features, channels):
     return features
 
 
-# ======================================================================================================================
-# Several joint rows at once
-# ======================================================================================================================
-
-
-class Average(SequenceModel):
-    """Several GenModels with a joint head, side by side: each learns by its own loss, and their outputs are averaged.
-
-    The mean of logits is a geometric mean of probabilities, scaled to sum to 1 for each value; its nats are at most the
-    mean of the members' (log-sum-exp is convex). Members differ by their first weights; they see the same batches.
-
-    models: GenModels, or the settings of each.
-    """
-
-    ALIKE = ("input_size", "encoding", "distribution", "levels", "window", "streams", "causal", "joint")
-
-    def __init__(self, models):
-        super().__init__()
-        self.models = nn.ModuleList(GenModel(**model) if isinstance(model, dict) else model for model in models)
-        joint = all(isinstance(model, GenModel) and model.joint for model in self.models)
-        alike = {tuple(getattr(model, name) for name in self.ALIKE) for model in self.models if joint}
-        if len(alike) != 1:
-            raise LabError("An average is of one or more GenModels with a joint head that read and predict alike.")
-        for name, value in zip(self.ALIKE, alike.pop(), strict=True):
-            setattr(self, name, value)
-        self.settings = {"models": [model.settings for model in self.models]}
-
-    def teacher_forced(self, sequences):
-        """Outputs for every step, each from the true values before it: (batch, steps, ...)."""
-        return torch.stack([model.teacher_forced(sequences) for model in self.models]).mean(0)
-
-    def loss(self, sequences, context=None):
-        """The mean of the members' losses, not that of their average: each learns as it would alone, except that
-        gradients are clipped all together."""
-        return torch.stack([model.loss(sequences, context) for model in self.models]).mean()
-
-    def read_in(self, inputs):
-        """As each of the members."""
-        return self.models[0].read_in(inputs)
-
-    def step(self, inputs, states=None):
-        """The members' features of the last step, a tuple of (batch, features), and their states."""
-        states = states or [None] * len(self.models)
-        stepped = [model.step(inputs, state) for model, state in zip(self.models, states, strict=True)]
-        return tuple(zip(*stepped, strict=True))
-
-    def sample_step(self, features, temperature=0.0):
-        """The next step (batch, input_size), each value of it sampled from the average, and the averaged outputs."""
-        members = [model.places(y) for model, y in zip(self.models, features, strict=True)]
-
-        def output_at(place, left):
-            return torch.stack([member(place, left) for member in members]).mean(0)  # -> (batch, levels or 1)
-
-        return self.one_by_one(output_at, features[0], temperature)
-
-
-MODELS = (PixelRNN, PixelCNN, GatedPixelCNN, MADE, Average)  # which a file may hold, see saving.save_model
+MODELS = (PixelRNN, PixelCNN, GatedPixelCNN, MADE)  # which a file may hold, see saving.save_model

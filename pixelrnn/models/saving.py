@@ -11,8 +11,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers import GenModel
-from pixelrnn.models import orders, paper
-from support.files import LabError, reading, written_whole
+from pixelrnn.models import ensemble, orders, paper
+from support.checks import LabError
+from support.files import reading, written_whole
+
+MODELS = (GenModel, *paper.MODELS, ensemble.Average, orders.Mixture, orders.Shared)
 
 
 class _AsMuchAs(TorchDispatchMode):
@@ -49,7 +52,7 @@ def _check_numbers(settings, most):
 
 def _built(name, settings, within=None):
     """The model of this series with that name and these settings, and new weights, on the CPU."""
-    models = {model.__name__: model for model in (GenModel, *paper.MODELS, orders.Mixture, orders.Shared)}
+    models = {model.__name__: model for model in MODELS}
     if name not in models:
         raise LabError(f"{name!r} is none of the models of this series, {', '.join(models)}.")
     within = within or contextlib.nullcontext()
@@ -66,7 +69,7 @@ def _structure(model):
 def save_model(model, path):
     """The weights as safetensors, with the model's name and settings in the same file. Written whole or not at all.
 
-    model: one of this series (GenModel, or of paper.py), on any device and of any dtype. Of one that torch.compile or
+    model: one of this series (MODELS), on any device and of any dtype. Of one that torch.compile or
         DistributedDataParallel wraps, the model inside is saved.
 
     Raises LabError, the old file untouched, where it cannot be written, or where `load_model` would not give it back.

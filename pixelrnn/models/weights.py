@@ -9,7 +9,7 @@ import hashlib
 import json
 
 from pixelrnn.models import saving
-from support import files
+from support import checks, files
 
 NAMES = ("digits", "letters")
 FOLDER = files.DATA / "weights"
@@ -20,7 +20,7 @@ ADVICE = "`git checkout data/weights` brings back the stored files, `make weight
 
 def paths(name, folder=None):
     """The files of stored weights: the weights, and the card beside them."""
-    path = (folder or FOLDER) / f"{files.choice('name', name, NAMES)}.safetensors"
+    path = (folder or FOLDER) / f"{checks.choice('name', name, NAMES)}.safetensors"
     return path, path.with_suffix(".json")
 
 
@@ -35,10 +35,10 @@ def load(name, folder=None):
         card = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(card, dict) or card.get("format") != FORMAT:
             kind = card.get("format") if isinstance(card, dict) else None
-            raise files.LabError(f"It is of format {kind!r}; this version of the series reads format {FORMAT}")
+            raise checks.LabError(f"It is of format {kind!r}; this version of the series reads format {FORMAT}")
     with files.reading(path, "Stored weights", ADVICE) as file:
         if hashlib.sha256(file.read_bytes()).hexdigest() != card.get("sha256"):
-            raise files.LabError("Its checksum is not the one on its card")
+            raise checks.LabError("Its checksum is not the one on its card")
     return saving.load_model(path).float(), card
 
 

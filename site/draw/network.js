@@ -58,7 +58,7 @@ export function sigmoid(x) {
   return 1 / (1 + Math.exp(-x));
 }
 
-// Before the first row. Equals orders.Conditioned.condition; zeros for a model that knows one order only.
+// Before the first row. Equals conditioned.Conditioned.condition; zeros for a model that knows one order only.
 export function firstState(model, batch) {
   return { hidden: forBatch(model.firstHidden, batch), cell: new Float64Array(model.hidden * batch) };
 }
@@ -79,7 +79,7 @@ export function lstm(model, row, state) {
   return next;
 }
 
-// Equals orders.Conditioned.step (and helpers.GenModel.step, which adds nothing): the state after one more row, and
+// Equals conditioned.Conditioned.step (and helpers.GenModel.step, which adds nothing): the state after one more row, and
 // the features from which the next row is predicted. row: values 0 and 1 as -1 and 1 (helpers.GenModel.read_in), the
 // start token, 0.5, as 0.
 export function step(model, row, state) {
@@ -89,7 +89,7 @@ export function step(model, row, state) {
   return { state: next, features };
 }
 
-// Equals joint.JointHead.begin: what each place gets from the rows above, and room for what each layer has seen.
+// Equals joint_head.JointHead.begin: what each place gets from the rows above, and room for what each layer has seen.
 export function begin(model, features) {
   const batch = features.length / model.hidden;
   const above = forBatch(model.aboveBias, batch);
@@ -97,7 +97,7 @@ export function begin(model, features) {
   return { above, seen: MASKED.map(() => new Float64Array(above.length)), batch };
 }
 
-// Equals joint.MaskedLinear.at: one place, from the places of `x` that it sees. The weights of a place follow those of
+// Equals joint_head.MaskedLinear.at: one place, from the places of `x` that it sees. The weights of a place follow those of
 // the places before it, which saw fewer: place * (place - 1) / 2 of them, and with `own` one more each.
 function maskedAt(model, layer, place, x, inputs, outputs, own, batch) {
   const before = (place * (place - 1)) / 2 + (own ? place : 0);
@@ -107,7 +107,7 @@ function maskedAt(model, layer, place, x, inputs, outputs, own, batch) {
   return sums;
 }
 
-// Equals joint.JointHead.at: the logits of one place, one a picture, given the values to its left (as `step` takes them).
+// Equals joint_head.JointHead.at: the logits of one place, one a picture, given the values to its left (as `step` takes them).
 export function logitsAt(model, place, left, { above, seen, batch }) {
   const size = model.embedding;
   const own = place * size * batch;

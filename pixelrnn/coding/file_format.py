@@ -1,0 +1,81 @@
+"""The file of compressed pictures, without what compresses them.
+
+A header (FIELDS, a text that says what computed it, a checksum), then blocks of pictures: the coder's bytes with their
+number, their checksum, and the checksum of the pictures. The last finds a machine that computes other probabilities.
+"""
+
+import platform
+import struct
+import zlib
+
+import numpy as np
+import torch
+
+from support.checks import LabError
+
+MAGIC, FORMAT = b"PRNN", 1
+# Magic, format, arithmetic, steps, values of a step, levels, count, digest of the weights, length of the text.
+FIELDS = struct.Struct("<4sBBIIIQ8sB")
+BLOCK = struct.Struct("<III")  # bytes that follow, their checksum, the checksum of the pictures
+MOST = 2**24  # values of a picture
+ARITHMETIC = ("exact", "float")
+
+
+def read_header(data):
+    """The header of a file as a dict, and where its first block begins. Raises LabError where there is none."""
+    if data[:4] != MAGIC:
+        raise LabError("It does not begin like a file of compressed pictures.")
+    names = "magic", "format", "arithmetic", "steps", "size", "levels", "count", "weights", "text"
+    cut = LabError("The file is cut off within its header.")
+    if len(data) < FIELDS.size:
+        raise cut
+    head = dict(zip(names, FIELDS.unpack_from(data), strict=True))
+    if head["format"] != FORMAT:
+        raise LabError(f"It is of format {head['format']}; this version reads format {FORMAT}.")
+    end = FIELDS.size + head["text"]
+    if len(data) < end + 4:
+        raise cut
+    if zlib.crc32(data[:end]) != int.from_bytes(data[end : end + 4], "little"):
+        raise LabError("The header is damaged: its checksum differs. Fetch the file again.")
+    head["text"] = data[FIELDS.size : end].decode("utf-8", "replace")
+    head["arithmetic"] = ARITHMETIC[head["arithmetic"] % 2]
+    if not 0 < head["steps"] * head["size"] <= MOST or head["levels"] < 2:
+        raise LabError(f"A picture of {head['steps']:,} x {head['size']:,} values is none that is written here.")
+    return head, end + 4
+
+
+def header(head, weights):
+    """The bytes of a header: `head` as `read_header` gives it, the digest of the weights, and this machine's text."""
+    threads = torch.get_num_threads()
+    text = f"torch {torch.__version__} {platform.machine()} {torch.backends.cpu.get_cpu_capability()} x{threads}"
+    text = text.encode()[:255]
+    sizes = (head[name] for name in ("steps", "size", "levels", "count"))
+    fields = FIELDS.pack(MAGIC, FORMAT, ARITHMETIC.index(head["arithmetic"]), *sizes, weights, len(text)) + text
+    return fields + zlib.crc32(fields).to_bytes(4, "little")
+
+
+def payload(data, place, where):
+    """The bytes of the next block, the checksum of its pictures, and where the block after it begins."""
+    begin = place + BLOCK.size
+    length, own, of_pictures = BLOCK.unpack_from(data, place) if begin <= len(data) else (len(data), 0, 0)
+    if begin + length > len(data):
+        raise LabError(f"The file is cut off before the end of {where}.")
+    coded = data[begin : begin + length]
+    if length % 4 or zlib.crc32(coded) != own:
+        raise LabError(f"The file is damaged in {where}: a checksum differs. Fetch the file again.")
+    return coded, of_pictures, begin + length
+
+
+def checksum(block):
+    """Of whole numbers, numpy, whatever their type."""
+    return zlib.crc32(np.ascontiguousarray(block, "<i4").tobytes())
+
+
+def differs(head, where):
+    """What is said where other pictures are read than were written."""
+    cause = "The file is damaged, or was damaged before its checksum was computed."
+    if head["arithmetic"] == "float":
+        cause = (
+            f"It was compressed in floating-point arithmetic by {head['text']}; read it there, or with its settings."
+        )
+    return f"Reading {where} gives other pictures than were written. {cause}"
