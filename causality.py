@@ -95,10 +95,10 @@ def causality(model, example, *, order=None, predictions=None, next_value=False,
             "All integers of example are equal, so none can be changed: pass two different values at least."
         )
     shape = tuple(example.shape[1:])
-    if not (isinstance(at, int) and at >= 2 and 0 <= tolerance < float("inf")):
-        raise ValueError(
-            f"at must be a whole number of at least 2, tolerance at least 0, not {at!r} and {tolerance!r}."
-        )
+    if not (isinstance(at, int) and at >= 2):
+        raise ValueError(f"at must be a whole number of at least 2, not {at!r}.")
+    if not 0 <= tolerance < float("inf"):  # written so that NaN fails too
+        raise ValueError(f"tolerance must be a number of at least 0, not {tolerance!r}.")
     rank = _rank(order, shape)
     places = np.argsort(rank, kind="stable")
     between = np.random.default_rng(0).permutation(places[1:-1])[: at - 2]

@@ -26,7 +26,7 @@ def test_another_rendering_is_said_and_goes_on(monkeypatch, capsys):
 
 def test_are_many_binary_pictures_in_three_parts(parts):
     counts = [len(part) for part in parts]
-    readme = (Path(letters.__file__).parent / "data" / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parent.parent / "data" / "README.md").read_text(encoding="utf-8")
     assert counts == [18_768, 2_641, 1_902]
     assert all(f"{count:,}" in readme for count in (sum(counts), *counts))
     for part in parts:

@@ -481,7 +481,8 @@ def test_a_name_as_long_as_names_may_be(tmp_path, build):
 def test_two_processes_write_and_read_the_same_file(tmp_path):
     """Each finds the file of one of them, its settings beside the weights that belong to them."""
     code = """
-import pathlib, sys, torch, helpers, saving
+import pathlib, sys, torch, helpers
+from pixelrnn.models import saving
 
 def again(size, path):
     model = helpers.GenModel(8, size)

@@ -118,8 +118,7 @@ def last_of_each_seed(path):
 
 
 def size_of(protocol):
-    size = protocol["size"]
-    return ", ".join(map(str, size)) if isinstance(size, list) else str(size)
+    return ", ".join(map(str, protocol["sizes"].values()))
 
 
 def benchmark_row(path):

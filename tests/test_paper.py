@@ -506,7 +506,7 @@ def test_saved_average_is_loaded_back(tmp_path):
 
 def test_loading_needs_no_import_of_paper(tmp_path, monkeypatch):
     saving.save_model(model_of("row"), tmp_path / "model.safetensors")
-    monkeypatch.delitem(sys.modules, "paper")
+    monkeypatch.delitem(sys.modules, "pixelrnn.models.paper")
     assert type(saving.load_model(tmp_path / "model.safetensors")).__name__ == "PixelRNN"
 
 

@@ -86,17 +86,20 @@ def rounded(x):
     return (x * GRID).round_().div_(GRID)
 
 
-class Exact(TorchDispatchMode):
+class _Uncompiled(TorchDispatchMode):
+    """Torch wraps each call for its compiler, which is not used here, and takes half of the call's time."""
+
+    @classmethod
+    def _should_skip_dynamo(cls):
+        return False
+
+
+class Exact(_Uncompiled):
     """Inside `with Exact():` a model `on_grid` computes the same bits everywhere, or says which operation cannot.
 
     An operation is allowed if its result does not depend on a kernel's choices. Raises LabError for any other, such as
     the mean and the root of layer norm.
     """
-
-    @classmethod
-    def _should_skip_dynamo(cls):
-        """Torch would otherwise wrap what follows, for a compiler that is not used here: half of each call's time."""
-        return False
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         name, kwargs = operation.overloadpacket.__name__, kwargs or {}
@@ -104,7 +107,7 @@ class Exact(TorchDispatchMode):
             return operation(*args, **kwargs)
         if name in ROUNDED:
             result = rounded(operation(*args, **kwargs))
-            if result.numel() and not max(map(abs, torch.aminmax(result))) <= LARGEST:
+            if result.numel() and not max(map(abs, torch.aminmax(result))) <= LARGEST:  # or NaN
                 raise LabError(f'Numbers beyond {LARGEST} are not exact here (fixed_point.py). Use arithmetic="float".')
         elif name == "mean":
             total = torch.ops.aten.sum.dim_IntList(*args, **kwargs)
