@@ -22,6 +22,26 @@ import pytest
 from nbval.plugin import IPyNbCell
 
 
+LONG = ("test_notebooks.py", "test_page.py")  # they take longer than any notebook
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker is left alone with one at the end: of notebooks, by what their stored
+    outputs say. (xdist would begin with those of the most tests; pyproject.toml keeps it from that.)"""
+
+    def seconds(item):
+        if not isinstance(item, IPyNbCell):
+            return 1e6 * (item.path.name in LONG)
+        outputs = [output for cell in item.parent.nb.cells for output in cell.get("outputs", ())]
+        claims = [row for output in outputs for row in output.get("metadata", {}).get("claims", ())]
+        return 1 + sum(row["seconds"] for row in claims)
+
+    of_file = {}
+    for item in items:
+        of_file.setdefault(item.path, seconds(item))
+    items.sort(key=lambda item: -of_file[item.path])
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """No cell is run after one that timed out: what it finds is unfinished. (nbval would run it and excuse it.)"""

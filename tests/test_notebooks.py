@@ -201,20 +201,20 @@ def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name,
 
 # --- The checks can fail ----------------------------------------------------------------------------------------------
 
-SMALL = """import sys
-sys.path[:0] = [{root!r}]
-from pixelrnn.evidence.results import Claims
-claims = Claims()
+IMPORTS = f"""import sys
+sys.path[:0] = [{str(ROOT)!r}]
+from pixelrnn.evidence.results import Claims"""
+CLAIM = """claims = Claims()
 claims.check("two and two", 2 + 2, "{four} things", zero=0)
 claims.table()"""
 
 
-def small_notebook(folder, four=4):
-    """A notebook of one cell, run, with its outputs: what the real ones are made of, in a second."""
+def small_notebook(folder, *claims):
+    """A notebook of some claims, run, with its outputs: what the real ones are made of, in a second."""
     import nbclient
 
-    cell = nbformat.v4.new_code_cell(SMALL.format(root=str(ROOT), four=four))
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": {"name": "python3", "display_name": ""}})
+    cells = [nbformat.v4.new_code_cell(source) for source in (IMPORTS, *claims)]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": ""}})
     nbclient.NotebookClient(notebook, kernel_name="python3").execute()
     nbformat.write(notebook, folder / "small.ipynb")
     return notebook
@@ -238,36 +238,46 @@ def nbval(folder, *arguments, **environment):
     return subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
 
 
-def test_nbval_passes_other_numbers_of_a_run_and_fails_an_altered_bound(tmp_path):
-    """This run's numbers stand in the check's line and in the table, and may differ; the bound may not."""
-    notebook = small_notebook(tmp_path)
-    printed = next(output for output in notebook.cells[0].outputs if output.output_type == "stream")
-    table = next(output for output in notebook.cells[0].outputs if TABLE in output.get("data", {}))
-    assert printed.text == "two and two: 4; must be 4 things; zero 0\n"
-    assert "| two and two | 4 | 4 things | zero 0 |" in table.data[TABLE]
-    printed.text = printed.text.replace(": 4;", ": 4.0001, 3.9;").replace("zero 0", "zero 0.1")
-    for kind in (TABLE, "text/plain"):
-        table.data[kind] = table.data[kind].replace("two | 4 |", "two | 3.9 to 4.0001 |").replace("zero 0", "zero 0.1")
-    nbformat.write(notebook, tmp_path / "small.ipynb")
-    result = nbval(tmp_path)
-    assert result.returncode == 0, result.stdout
-    printed.text = printed.text.replace("4 things", "5 things")
-    nbformat.write(notebook, tmp_path / "small.ipynb")
-    result = nbval(tmp_path)
-    assert result.returncode == 1 and "5 things" in result.stdout
+# What is altered in the stored line of a check, and in the stored table: old -> new.
+ALTERED = {
+    "this run's numbers": (
+        {": 4;": ": 4.0001, 3.9;", "zero 0": "zero 0.1"},
+        {"two | 4 |": "two | 3.9 to 4.0001 |", "zero 0": "zero 0.1"},
+    ),
+    "the bound of the line": ({"4 things": "5 things"}, {}),
+    "the name in the table": ({}, {"two and two": "one and three"}),
+    "the bound in the table": ({}, {"| 4 things |": "| 5 things |"}),
+    "the baseline in the table": ({}, {"zero 0": "one 0"}),
+}
 
 
-@pytest.mark.parametrize(
-    ("stored", "altered"), [("two and two", "one and three"), ("| 4 things |", "| 5 things |"), ("zero 0", "one 0")]
-)
-def test_nbval_fails_an_altered_table(tmp_path, stored, altered):
-    notebook = small_notebook(tmp_path)
-    table = next(output for output in notebook.cells[0].outputs if TABLE in output.get("data", {}))
-    for kind in (TABLE, "text/plain"):
-        assert stored in table.data[kind]
-        table.data[kind] = table.data[kind].replace(stored, altered)
-    nbformat.write(notebook, tmp_path / "small.ipynb")
-    assert nbval(tmp_path).returncode == 1
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """What nbval says of a notebook in which each of ALTERED is altered in a cell of its own."""
+    folder = tmp_path_factory.mktemp("altered")
+    notebook = small_notebook(folder, *[CLAIM.format(four=4)] * len(ALTERED))
+    for cell, (of_line, of_table) in zip(notebook.cells[1:], ALTERED.values(), strict=True):
+        line, table = cell.outputs
+        assert line.text == "two and two: 4; must be 4 things; zero 0\n"
+        assert "| two and two | 4 | 4 things | zero 0 |" in table.data[TABLE]
+        for old, new in of_line.items():
+            assert old in line.text
+            line.text = line.text.replace(old, new)
+        for kind in (TABLE, "text/plain"):
+            for old, new in of_table.items():
+                assert old in table.data[kind]
+                table.data[kind] = table.data[kind].replace(old, new)
+    nbformat.write(notebook, folder / "small.ipynb")
+    return nbval(folder)
+
+
+@pytest.mark.parametrize("altered", ALTERED)
+def test_nbval_passes_other_numbers_of_a_run_and_fails_all_else(compared, altered):
+    """This run's numbers stand in the check's line and in the table, and may differ; names and bounds may not."""
+    number = 1 + list(ALTERED).index(altered)
+    failed = f"FAILED small.ipynb::Cell {number} " in compared.stdout
+    assert failed == (altered != "this run's numbers"), compared.stdout
+    assert compared.returncode == 1 and f"{len(ALTERED) - 1} failed, 2 passed" in compared.stdout
 
 
 def test_what_is_not_compared_is_every_number_of_a_result_and_nothing_else(notebook):
@@ -301,7 +311,7 @@ def test_what_is_not_compared_is_every_number_of_a_result_and_nothing_else(noteb
 
 def test_a_claim_that_fails_stops_the_notebook(tmp_path):
     with pytest.raises(Exception, match="two and two: must be 5 things, but this run: 4"):
-        small_notebook(tmp_path, four=5)
+        small_notebook(tmp_path, CLAIM.format(four=5))
 
 
 def test_a_figure_is_stored_whatever_a_reader_has_set(tmp_path):
