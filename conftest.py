@@ -21,7 +21,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from nbval.plugin import IPyNbCell
 
-
 LONG = ("test_notebooks.py", "test_page.py")  # they take longer than any notebook
 
 
