@@ -109,6 +109,10 @@ class Layer(nn.Module):
     pixel(x, column, memory): one pixel, (batch, inputs) -> (batch, outputs), those to its left having been asked for.
         Asked again (for the next channel), it forgets what it was given before. x may change afterwards: in the last
         channel of the pixel, which no pixel but those to its right may see.
+
+    What a state or a memory holds is each layer's own. For a masked convolution of 3 x 3, for example, the state is the
+    input row above, (batch, inputs, 1, columns). `begin` keeps three things: what that row adds to every column of the
+    output, the weights for the row itself, and the inputs of this row so far. `pixel` adds what those inputs bring.
     """
 
 
