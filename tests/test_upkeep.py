@@ -187,6 +187,16 @@ def test_nothing_else_stands_in_the_root():
     assert {path.name for path in ROOT.glob("*.py")} == {"helpers.py", "causality.py", "conftest.py"}
 
 
+def test_modules_that_the_texts_name_are_there():
+    texts = [path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.md"), *ROOT.glob("[dl]*/**/*.md"))]
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        texts += [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    named = {name for text in texts for name in re.findall(r"`([\w/]+\.py)`", text)}
+    there = [path.as_posix() for path in ROOT.rglob("*.py") if ".venv" not in path.parts and "build" not in path.parts]
+    assert len(named) > 5
+    assert {name for name in named if not any(path.endswith(f"/{name}") for path in there)} == set()
+
+
 def test_the_workflow_runs_what_there_is():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     steps = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]

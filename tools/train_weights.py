@@ -3,7 +3,7 @@
     python tools/train_weights.py [letters digits] [--updates N] [--folder build]
 
 Each network trains on one core, in a process of its own, as many at once as there are cores, for a number of updates
-that does not depend on the machine. recipes.WEIGHTS says which networks they are. Digits need MNIST (--mnist, or the
+that does not depend on the machine. configs.WEIGHTS says which networks they are. Digits need MNIST (--mnist, or the
 environment variable PIXELRNN_MNIST). Nats are means over all held-out pictures, validation and test, measured on the
 weights as they are stored, in 16 bits; how much that moves them is told on the card.
 
@@ -122,7 +122,7 @@ def make(name, parts, updates=None, mnist=None, folder=None):
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("names", nargs="*", help=f"which of {', '.join(weights.NAMES)} (default: all)")
-    parser.add_argument("--updates", type=int, help="of each network (default: those of recipes.WEIGHTS)")
+    parser.add_argument("--updates", type=int, help="of each network (default: those of configs.WEIGHTS)")
     parser.add_argument("--mnist", help="a path, or 'download' (default: the environment variable PIXELRNN_MNIST)")
     parser.add_argument("--folder", type=Path, help="where to (default: data/weights/)")
     arguments = parser.parse_args(words)
