@@ -95,7 +95,7 @@ def causality(model, example, *, order=None, predictions=None, next_value=False,
             "All integers of example are equal, so none can be changed: pass two different values at least."
         )
     shape = tuple(example.shape[1:])
-    if not (isinstance(at, int) and at >= 2):
+    if not (isinstance(at, int | np.integer) and at >= 2):
         raise ValueError(f"at must be a whole number of at least 2, not {at!r}.")
     if not 0 <= tolerance < float("inf"):  # written so that NaN fails too
         raise ValueError(f"tolerance must be a number of at least 0, not {tolerance!r}.")

@@ -246,7 +246,7 @@ class Settings:
     output: "seq2seq" (many-to-many) gives a prediction at every step; "seq2vec" (many-to-one) gives one at the last
         step, `y[:, -1, :]`, and is trained on windows of `window` steps.
     head: "independent" (the article's linear layer) predicts all values of a step at once from the steps before;
-        "joint" predicts each from the steps before and the values to its left, see joint.JointHead.
+        "joint" predicts each from the steps before and the values to its left, see joint_head.JointHead.
     encoding: how a value enters the network: "values", a number from -1 to 1, or "one-hot" over the levels (a value
         between two levels is shared between them).
     distribution: what is predicted of a value: "regression" (a number in [0, 1], mean squared error), "bernoulli" (the

@@ -15,7 +15,7 @@ import helpers
 from pixelrnn.models import ensemble, paper
 from support import checkpoints, checks, devices, files
 
-OURS = {helpers.__file__, paper.__file__}
+OURS = {helpers.__file__, paper.__file__, ensemble.__file__}
 MAKERS = {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.rand, torch.randint}
 MAKERS |= {torch.randn, torch.randperm, torch.tensor, torch.zeros, torch.as_tensor, torch.from_numpy}
 

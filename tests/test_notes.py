@@ -3,7 +3,9 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import bench
 import nbformat
 import numpy as np
 import pytest
@@ -289,6 +291,16 @@ def test_the_average_is_told_as_it_was_run(run, training, updates, sampled):
     assert training.format(f"{protocol['nats of training images']:.2f}") in paragraph
     assert updates.format(f"{min(made):,.0f} to {max(made):,.0f}") in paragraph
     assert sampled.format(f"{protocol['sampled per second']:,.0f}") in paragraph
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_the_stored_command_leads_to_the_stored_file(path):
+    words = stored_curves.load_benchmark(path)[0]["command"].partition("tools/bench.py ")[2].split()
+    units = int(words[words.index("--units") + 1]) if "--units" in words else None
+    protocol = stored_curves.load_benchmark(path)[0]
+    asked = {"data": protocol["data"], "static": "--static" in words, "seconds": protocol["budget"], "units": units}
+    asked |= {"validation": False, "order": 0, "members": False, "store": True}
+    assert bench.path_of(SimpleNamespace(**asked), protocol["model"], [0]) == path
 
 
 def test_no_row_of_a_stored_run_is_left_over():

@@ -22,7 +22,7 @@ finished is only measured anew. The result says how often its trainings were tak
 
 A member of an average is trained alone, anywhere; its weights are stored beside a table of its own. All members hold
 out the same digits, so that none has learned from what the average is measured on. Members of one reading order
-(orders.py) are averaged value by value, orders are then mixed picture by picture. The average's table has a row for
+(models/orders.py) are averaged value by value, orders are then mixed picture by picture. The average's table has a row for
 each member that joins, with the seconds and updates of all so far, and before it each member's own nats over the time;
 its weights go into build/.
 """
@@ -207,7 +207,8 @@ def binarised(arguments):
 def path_of(arguments, name, seeds):
     """Where the result of a model is stored; the name tells the units where they are not the model's own, and which
     member of an average it is."""
-    sizes = f"_{arguments.units}-units" if arguments.units else ""
+    own = sizes_of(arguments, name) == configs.MODELS[name].sizes
+    sizes = "" if own else f"_{arguments.units}-units"
     end = "_validation" if arguments.validation else ""
     end += f"_order{arguments.order}" if arguments.order else ""
     end += f"_member{seeds[0]}" if arguments.members else ""

@@ -399,7 +399,7 @@ def reference(notebooks):
     check_writable(ROOT / "data" / "reference")
     runs = planned(notebooks)
     set_parameters(runs, {"SEEDS": REFERENCE_SEEDS})
-    os.environ["PIXELRNN_RECORD"] = "1"  # evidence.RECORD, for the kernels
+    os.environ["PIXELRNN_RECORD"] = "1"  # results.RECORD, for the kernels
     execute(runs, lambda run: write(run.notebook, BUILD / f"reference_{run.path.name}"))
     return conclude(runs)
 

@@ -208,7 +208,7 @@ def add_drawing(sources, folder):
 def build(root=ROOT, out=OUT):
     """Write the site of the project in the folder `root` into the folder `out`, in place of the one that is there.
 
-    Raises files.LabError, and leaves the old site, where there are no notebooks, a page leads nowhere, or the folder
+    Raises checks.LabError, and leaves the old site, where there are no notebooks, a page leads nowhere, or the folder
     cannot be written.
     """
     root, out = Path(root), Path(out)
@@ -264,7 +264,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 def server(port=PORT, out=OUT):
-    """A server of the site on this machine alone; port 0 is any that is free. Raises files.LabError."""
+    """A server of the site on this machine alone; port 0 is any that is free. Raises checks.LabError."""
     if not (Path(out) / "index.html").exists():
         raise checks.LabError(f"There is no site in {out} yet. `make site` builds it.")
     try:
@@ -275,7 +275,7 @@ def server(port=PORT, out=OUT):
 
 
 def port_of(text):
-    """A port from what a reader wrote; an empty text is the usual one. Raises files.LabError."""
+    """A port from what a reader wrote; an empty text is the usual one. Raises checks.LabError."""
     if not text:
         return PORT
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:

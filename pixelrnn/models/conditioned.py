@@ -20,7 +20,8 @@ class Conditioned(helpers.GenModel):
             raise LabError("A network conditioned on orders or shifts is an LSTM of one layer, one direction, seq2seq.")
 
     def on(self, given):
-        """The same network and weights, conditioned on `given`: a view, which leaves this one as it is."""
+        """The same network conditioned on `given`: a view, which shares its weights and parts, hence their mode; only
+        `given` is its own."""
         view = copy.copy(self)
         view.given = given
         return view
