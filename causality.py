@@ -10,6 +10,7 @@ A and B: van den Oord et al., "Pixel Recurrent Neural Networks", 2016. Needs tor
 """
 
 import copy
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,7 +85,7 @@ def causality(model, example, *, order=None, predictions=None, next_value=False,
     At each position, the gradient of the prediction is computed (not for integers), and the value is changed to see
     which predictions change: that shows paths through rounding, too. Dropout has the same random numbers each time.
 
-    Raises ValueError, which says what to do, for an example, order or layout that cannot be used; and for predictions
+    Raises ValueError, which says what to do, for arguments or a layout that cannot be used; and for predictions
     that prove nothing: integers, NaN, different ones for the same input, or ones that depend on no value at all.
     """
     tensor = isinstance(example, torch.Tensor) and example.ndim > 1 and example.numel() and not example.is_complex()
@@ -97,7 +98,8 @@ def causality(model, example, *, order=None, predictions=None, next_value=False,
     shape = tuple(example.shape[1:])
     if not (isinstance(at, int | np.integer) and at >= 2):
         raise ValueError(f"at must be a whole number of at least 2, not {at!r}.")
-    if not 0 <= tolerance < float("inf"):  # written so that NaN fails too
+    number = isinstance(tolerance, numbers.Real) and not isinstance(tolerance, bool)
+    if not (number and 0 <= tolerance < float("inf")):  # written so that NaN fails too
         raise ValueError(f"tolerance must be a number of at least 0, not {tolerance!r}.")
     rank = _rank(order, shape)
     places = np.argsort(rank, kind="stable")

@@ -26,7 +26,7 @@ LONG = ("test_notebooks.py", "test_page.py")  # they take longer than any notebo
 
 def pytest_collection_modifyitems(items):
     """The longest files first, so that no worker is left alone with one at the end: of notebooks, by what their stored
-    outputs say. (xdist would begin with those of the most tests; pyproject.toml keeps it from that.)"""
+    outputs say. (xdist would begin with the files that hold the most tests; pyproject.toml keeps it from that.)"""
 
     def seconds(item):
         if not isinstance(item, IPyNbCell):

@@ -108,6 +108,15 @@ def test_members_are_averaged_and_said_who_trained_how_long(place):
     assert protocol["command"].endswith(f"--average {weights[0].name} {weights[1].name} --device cpu")
 
 
+def test_a_member_stored_before_sizes_had_names_is_told(place):
+    bench.main([*MEMBERS, "--seeds", "0"])
+    weights = place / "build" / "digits_joint_4-units_fixed_0.05s_member0.safetensors"
+    table = weights.with_suffix(".csv")
+    table.write_text(table.read_text(encoding="utf-8").replace('"sizes"', '"size"'), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"says nothing of sizes.*Train this member again"):
+        bench.main(["--average", str(weights), "--device", "cpu"])
+
+
 def test_members_of_several_orders_are_mixed_and_kept(place):
     bench.main([*MEMBERS, "--seeds", "0", "1"])
     bench.main([*MEMBERS, "--seeds", "0", "--order", "3"])

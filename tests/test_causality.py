@@ -221,6 +221,8 @@ BAD = {
     "pass order=": (shifted, torch.rand(2, 1, 2, 2, 2), {}),
     "at must be a whole number of at least 2": (shifted, X, {"at": 1}),
     "tolerance must be a number": (shifted, X, {"tolerance": -1}),
+    "tolerance must be a number of at least 0, not 'x'": (shifted, X, {"tolerance": "x"}),
+    "tolerance must be a number of at least 0, not True": (shifted, X, {"tolerance": True}),
     "tuple.* has no gradient: .*predictions=": (nn.LSTM(2, 2), SERIES, {}),
     "torch.int64 has no gradient: take logits": (lambda x: shifted(x).round().long(), X, {}),
     "which axis holds classes": (lambda x: x.sum(), X, {}),

@@ -155,6 +155,15 @@ def test_what_reads_in_an_order_is_a_view():
     assert np.abs(helpers.nats(first, PICTURES) - before).max() > 0.01
 
 
+@either
+@pytest.mark.parametrize("use", [lambda model: model.nats(PICTURES), lambda model: model.sample(4)])
+def test_a_model_that_is_measured_is_whole_in_evaluation_mode(build, use):
+    """A view has a mode of its own; no part may be left in training mode, the network itself included."""
+    model = build(0, 3).train()
+    use(model)
+    assert not any(part.training for part in model.modules())
+
+
 def test_one_network_learns_in_all_of_its_orders():
     """Pictures whose first row is random and whose others repeat it: in each order a copy is there to be found."""
     torch.manual_seed(0)

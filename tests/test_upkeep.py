@@ -1,5 +1,6 @@
 """What keeps the series installable and its workflow in step: pinned versions, hooks, the spelling check."""
 
+import importlib
 import importlib.metadata
 import itertools
 import re
@@ -182,19 +183,39 @@ def test_imports_between_the_rooms_of_the_notes_run_one_way(room):
         assert reached - {room} <= ROOMS[room], f"{path.name} imports {reached - {room} - ROOMS[room]}"
 
 
+def tracked():
+    """The Python files that belong to the project, as paths from its root."""
+    git = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    if git.returncode or not git.stdout:
+        pytest.skip("this copy of the project is none of git's")
+    return git.stdout.splitlines()
+
+
 def test_nothing_else_stands_in_the_root():
     """A reader who opens the folder sees what to read, and what a stranger takes."""
-    assert {path.name for path in ROOT.glob("*.py")} == {"helpers.py", "causality.py", "conftest.py"}
+    assert {name for name in tracked() if "/" not in name} == {"helpers.py", "causality.py", "conftest.py"}
+
+
+def texts():
+    """What a person reads: every page of Markdown, and the same of notebooks."""
+    found = [path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.md"), *ROOT.glob("[dl]*/**/*.md"))]
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        found += [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    return found
 
 
 def test_modules_that_the_texts_name_are_there():
-    texts = [path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.md"), *ROOT.glob("[dl]*/**/*.md"))]
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
-        texts += [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
-    named = {name for text in texts for name in re.findall(r"`([\w/]+\.py)`", text)}
-    there = [path.as_posix() for path in ROOT.rglob("*.py") if ".venv" not in path.parts and "build" not in path.parts]
-    assert len(named) > 5
-    assert {name for name in named if not any(path.endswith(f"/{name}") for path in there)} == set()
+    named = {name for text in texts() for name in re.findall(r"`([\w/]+\.py)`", text)}
+    assert len(named) > 5 and named <= {*tracked()}
+
+
+def test_what_the_texts_name_of_a_module_is_in_it():
+    paths = [Path(name) for name in tracked() if not name.startswith(("tests/", "tools/"))]
+    modules = {path.stem: ".".join(path.with_suffix("").parts) for path in paths}
+    named = {pair for text in texts() for pair in re.findall(r"`([a-z_]+)\.([A-Za-z_]\w*)(?:\(.*?\))?`", text)}
+    found = {(module, name) for module, name in named if module in modules and name != "py"}
+    assert len(found) > 10
+    assert [pair for pair in found if not hasattr(importlib.import_module(modules[pair[0]]), pair[1])] == []
 
 
 def test_the_workflow_runs_what_there_is():

@@ -22,9 +22,9 @@ finished is only measured anew. The result says how often its trainings were tak
 
 A member of an average is trained alone, anywhere; its weights are stored beside a table of its own. All members hold
 out the same digits, so that none has learned from what the average is measured on. Members of one reading order
-(models/orders.py) are averaged value by value, orders are then mixed picture by picture. The average's table has a row for
-each member that joins, with the seconds and updates of all so far, and before it each member's own nats over the time;
-its weights go into build/.
+(pixelrnn/models/orders.py) are averaged value by value, orders are then mixed picture by picture. The average's table
+has a row for each member that joins, with the seconds and updates of all so far, and before it each member's own nats
+over the time; its weights go into build/.
 """
 
 import argparse
@@ -326,6 +326,10 @@ def average(arguments, device):
         protocol, table = stored_curves.load_benchmark(
             files.existing(Path(weights).with_suffix(".csv"), "A member's table", "Copy it here with its weights.")
         )
+        missing = [key for key in (*ALIKE, *OWN) if key not in protocol]
+        if missing:
+            told = f"{Path(weights).name}: its table says nothing of {', '.join(missing)}, as tables of before do."
+            raise checks.LabError(f"{told} Train this member again.")
         models.append(saving.load_model(weights).to(device))
         protocols.append(protocol)
         seed, seconds, updates, nats = (table[column][-1].item() for column in ("seed", "seconds", "updates", "nats"))

@@ -46,7 +46,7 @@ def imported(text):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+    return {name for name in names if name}
 
 
 def imports(text, seen=None):

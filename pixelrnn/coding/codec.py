@@ -48,7 +48,7 @@ def compress(pictures, model, arithmetic="exact"):
 
 
 def encoded(symbols, model, arithmetic):
-    """The same of whole numbers that are checked (count, steps, input_size), numpy."""
+    """`compress` for pictures that are checked and given as levels: whole numbers (count, steps, input_size), numpy."""
     head = {"arithmetic": arithmetic, "levels": levels_of(model)}
     head |= dict(zip(("count", "steps", "size"), symbols.shape, strict=True))
     prepared, parts = _prepared(model, arithmetic), [file_format.header(head, digest(model))]
@@ -85,7 +85,7 @@ def decompress(data, model):
 
 
 def decoded(data, model):
-    """The same as whole numbers, numpy, of the smallest type that holds the model's levels."""
+    """`decompress`, which gives levels: whole numbers, numpy, of the smallest type that holds the model's."""
     head, place = file_format.read_header(data)
     if head["weights"] != digest(model):
         raise LabError("These pictures were compressed with other weights; they can only be read with those.")
@@ -260,8 +260,8 @@ def _in_order(model, order):
 
 
 def _modes(model):
-    """How often each mode of coding a picture is expected: the orders of the model alike, and, rarely, plainly, which
-    costs 8 bits more than its values. So no picture, however strange to the model, takes more than that."""
+    """The prior of the modes: each order of the model is as probable as the others, coding plainly has 1/256. So no
+    picture, however strange to the model, takes more than 8 bits beyond those of its values."""
     count = len(_orders(model))
     return _models.Categorical(np.array([(1 - PLAIN) / count] * count + [PLAIN]), perfect=False)
 

@@ -1,4 +1,4 @@
-"""The file of compressed pictures, without what compresses them.
+"""The format of a file of compressed pictures.
 
 A header (FIELDS, a text that says what computed it, a checksum), then blocks of pictures: the coder's bytes with their
 number, their checksum, and the checksum of the pictures. The last finds a machine that computes other probabilities.

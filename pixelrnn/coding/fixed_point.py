@@ -83,23 +83,19 @@ def _activations(factor):
 
 def rounded(x):
     """To the nearest multiple of 2**-12."""
-    return (x * GRID).round_().div_(GRID)
+    return (x * GRID).round_() / GRID
 
 
-class _Uncompiled(TorchDispatchMode):
-    """Torch wraps each call for its compiler, which is not used here, and takes half of the call's time."""
-
-    @classmethod
-    def _should_skip_dynamo(cls):
-        return False
-
-
-class Exact(_Uncompiled):
+class Exact(TorchDispatchMode):
     """Inside `with Exact():` a model `on_grid` computes the same bits everywhere, or says which operation cannot.
 
     An operation is allowed if its result does not depend on a kernel's choices. Raises LabError for any other, such as
     the mean and the root of layer norm.
     """
+
+    @classmethod
+    def _should_skip_dynamo(cls):  # torch hides each call from its compiler, which takes as long as the call itself
+        return False
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         name, kwargs = operation.overloadpacket.__name__, kwargs or {}

@@ -39,8 +39,8 @@ def shifted(pictures, shifts):
 class ShiftConditioned(Conditioned):
     """A joint row whose training pictures are shifted by up to `most` rows and columns; it is conditioned on the shift.
 
-    The shift enters by a matrix without bias, so that no shift adds nothing. In `loss` pictures are shifted. Everywhere
-    else they are not, and the model computes what the GenModel does that `plain` gives.
+    The shift enters by a matrix without bias, so that it adds nothing where there is no shift. In `loss` pictures are
+    shifted. Everywhere else they are not, and the model computes what the GenModel does that `plain` gives.
 
     settings: those of a GenModel (input_size, hidden_size, dropout ...); its head is joint. A value is a pixel.
     """
@@ -55,7 +55,7 @@ class ShiftConditioned(Conditioned):
         far = torch.randint(-self.most, self.most + 1, (len(sequences), 2), device=sequences.device)
         shifts = far * (torch.rand(len(sequences), 1, device=sequences.device) >= UNSHIFTED)
         context = None if context is None else shifted(context, shifts)
-        return super(ShiftConditioned, self.on(shifts)).loss(shifted(sequences, shifts), context)
+        return helpers.GenModel.loss(self.on(shifts), shifted(sequences, shifts), context)
 
     def condition(self, batch):
         """Of the shifts (batch, 2) that are given, or of none."""

@@ -1,4 +1,4 @@
-"""The models of the series and how each is trained: what notebooks and the tools that train both read."""
+"""The models of the benchmark and of the stored weights: their sizes, and how each is trained."""
 
 from dataclasses import dataclass
 

@@ -60,8 +60,11 @@ class Orders(nn.Module):
     def nats(self, pictures, each=False):
         """Negative log-likelihood of each picture (count, rows, columns), in nats: (count,), float64, numpy.
 
+        The model is put in evaluation mode.
+
         each: those of every order as well, (orders, count).
         """
+        self.eval()
         own = np.stack([helpers.nats(self.in_order(order), turned(pictures, order)) for order in self.orders])
         mixed = math.log(len(own)) - np.logaddexp.reduce(-own, 0)
         return (mixed, own) if each else mixed
@@ -69,6 +72,7 @@ class Orders(nn.Module):
     def sample(self, count, temperature=1.0):
         """`count` pictures (count, rows, columns): an order for each, then a sample of that order's model."""
         whole("count", count)
+        self.eval()
         chosen = torch.randint(len(self.orders), (count,))
         pictures = torch.zeros(count, self.size, self.size)
         for number, order in enumerate(self.orders):

@@ -58,7 +58,7 @@ export function sigmoid(x) {
   return 1 / (1 + Math.exp(-x));
 }
 
-// Before the first row. Equals conditioned.Conditioned.condition; zeros for a model that knows one order only.
+// Before the first row. Equals orders._OrderConditioned.condition; zeros for a model that knows one order only.
 export function firstState(model, batch) {
   return { hidden: forBatch(model.firstHidden, batch), cell: new Float64Array(model.hidden * batch) };
 }
