@@ -115,6 +115,23 @@ def test_any_number_of_blocks(monkeypatch, name, count):
     assert torch.equal(codec.decompress(codec.compress(pictures, model), model), pictures)
 
 
+@pytest.mark.parametrize("name", ["joint row", "mixture of orders", "one network, three orders"])
+def test_nats_that_are_known_are_not_computed_again(monkeypatch, name):
+    """The same bytes, in several blocks; with nats of other pictures the pictures come back all the same."""
+    model, pictures = pictures_for(name, count=40)
+    monkeypatch.setattr(codec, "PICTURES", 16)
+    several = isinstance(model, orders.Orders)
+    nats = model.nats(pictures, each=True)[1] if several else helpers.nats(model, pictures)[None]
+    data = codec.compress(pictures, model)
+    others = codec.compress(pictures, model, nats=nats[:, ::-1])
+    assert len(others) >= len(data) and (others != data) == several and torch.equal(codec.decompress(others, model), pictures)
+    for wrong in (nats[:, 1:], nats[0], np.vstack([nats, nats])):
+        with pytest.raises(checks.LabError, match=rf"here \({len(nats)}, 40\), not"):
+            codec.compress(pictures, model, nats=wrong)
+    monkeypatch.setattr(helpers, "nats", None)
+    assert codec.compress(pictures, model, nats=nats) == data
+
+
 def test_pictures_of_any_number_of_rows():
     for rows in (1, 4, 9):
         model, pictures = pictures_for("joint row", rows=rows)

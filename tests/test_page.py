@@ -126,18 +126,29 @@ def chromium():
         yield browser
 
 
+# Rows are not waited for one by one, but where a test is about that.
+USUAL = {"viewport": {"width": 1000, "height": 900}, "reduced_motion": "reduce"}
+
+
+@pytest.fixture(scope="module")
+def common(chromium):
+    """Where windows are opened that need no settings of their own: a new context for each takes longer."""
+    with chromium.new_context(**USUAL) as context:
+        yield context
+
+
 @pytest.fixture
-def visit(chromium, built):
+def visit(chromium, common, built):
     """visit(...): the page in a window of its own, its network loaded. In the end no window may have asked for anything
     but the page's own files or, except where `errors` are expected, have had an error on its console."""
-    contexts, seen = [], []
+    opened, seen = [], []
 
     def visit(fragment="", folder=built, address=None, errors=False, ready=True, **options):
         address = address or folder.as_uri()
-        context = chromium.new_context(**{"viewport": {"width": 1000, "height": 900}, **options})
-        contexts.append(context)
+        context = chromium.new_context(**USUAL | options) if options else common
         context.set_default_timeout(PATIENCE)
         window = context.new_page()
+        opened.append(context if options else window)
         if not errors:
             window.on("console", lambda message: seen.append(message.text) if message.type == "error" else None)
             window.on("pageerror", lambda error: seen.append(str(error)))
@@ -148,8 +159,8 @@ def visit(chromium, built):
         return window
 
     yield visit
-    for context in contexts:
-        context.close()
+    for window in opened:
+        window.close()
     assert not seen
 
 
@@ -162,7 +173,7 @@ def served(built):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=built))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
@@ -194,8 +205,13 @@ def link(name, drawing, rows, temperature=1, seed=None):
 def results(window):
     """What is shown, once all is sampled: pictures (6, 28, 28)."""
     window.wait_for_function("pixelRNN.state.results")
-    shown = window.evaluate("pixelRNN.state.results.pictures.map((picture) => Array.from(picture))")
+    shown = as_text(window, "pixelRNN.state.results.pictures.map((picture) => Array.from(picture))")
     return np.array(shown, np.uint8).reshape(-1, SIZE, SIZE)
+
+
+def as_text(window, expression):
+    """What an expression gives, handed over as one text: number by number, playwright takes ten times as long."""
+    return json.loads(window.evaluate(f"JSON.stringify({expression})"))
 
 
 def put_in(window, fragment):
@@ -222,15 +238,15 @@ def given(window):
 
 # --- The network is the Python one ------------------------------------------------------------------------------------
 
-LOGITS = """(pictures) => pictures.map((picture) => {
+LOGITS = """(picture) => {
     const reader = new pixelRNN.Reader(pixelRNN.state.reader.model);
     const { logits, bits } = reader.read(Uint8Array.from(picture), 28);
     return { logits: logits.map((row) => Array.from(row)), bits };
-})"""
+}"""
 
 
 def read_by(window, pictures):
-    read = window.evaluate(LOGITS, pictures.reshape(len(pictures), -1).tolist())
+    read = as_text(window, f"{pictures.reshape(len(pictures), -1).tolist()}.map({LOGITS})")
     return np.array([r["logits"] for r in read]), np.array([r["bits"] for r in read])
 
 
@@ -337,17 +353,21 @@ def difference(chromium, built):
     html = re.sub(r"<(script|link)[^>]*>(</script>)?", "", (built / "index.html").read_text(encoding="utf-8"))
     packed = (built / "weights-letters.js").read_text(encoding="utf-8")
 
-    def difference(code):
-        with chromium.new_page() as window:
-            window.set_content(html)
-            window.add_script_tag(content=packed)
-            # The page's own start would load the weights by their address, which a page without one does not have.
-            window.add_script_tag(content=code.replace("\nfromLink();\n", "\n"))
+    with chromium.new_page() as window:
+        window.set_content(html)
+        window.add_script_tag(content=packed)
+
+        def difference(code):
+            # Each script takes the place of the one before. The page's own start would load the weights by their
+            # address, which a page without one does not have.
+            code = code.replace("\nfromLink();\n", "\n").replace("const pixelRNN = ", "globalThis.pixelRNN = ")
+            window.evaluate("delete globalThis.pixelRNN")
+            window.add_script_tag(content=code)
             stored = "pixelRNN.unpackWeights(window.pixelRNNWeights.letters)"
             window.evaluate(f"pixelRNN.state.reader = new pixelRNN.Reader({stored})")
             return np.abs(read_by(window, BOW[None])[0].astype(float) - expected).max()
 
-    return difference
+        yield difference
 
 
 def test_the_script_has_no_mistake_of_these(difference):
@@ -373,12 +393,12 @@ def places(window, points=ARCH, canvas="#pad"):
     return [(box["x"] + box["width"] * x / SIZE, box["y"] + box["height"] * y / SIZE) for x, y in points]
 
 
-def draw_with_mouse(window, points=ARCH):
+def draw_with_mouse(window, points=ARCH, steps=1):
     first, *others = places(window, points)
     window.mouse.move(*first)
     window.mouse.down()
     for point in others:
-        window.mouse.move(*point, steps=4)
+        window.mouse.move(*point, steps=steps)
     window.mouse.up()
 
 
@@ -399,7 +419,7 @@ DARK = """(canvas) => {
 
 def test_what_is_drawn_with_the_mouse_stays_and_is_continued_each_time_anew(visit):
     window = visit()
-    draw_with_mouse(window)
+    draw_with_mouse(window, steps=4)
     first, drawing, rows = results(window), drawn(window), given(window)
     assert 20 < drawing.sum() < 200 and rows == np.flatnonzero(drawing.any(1)).max() + 1 == 13
     assert np.array_equal(inked(window.locator("#pad").evaluate(DARK))[:6], drawing[:6] > 0)
@@ -768,7 +788,7 @@ def test_a_mistake_in_any_control_is_told_where_the_page_is_a_file(visit):
 
 
 def test_the_page_works_offline_once_it_is_loaded(visit, served):
-    window = visit(address=served, errors=True)  # the browser itself tells that it is offline
+    window = visit(address=served, errors=True, offline=False)  # the browser itself tells that it is offline
     window.context.set_offline(True)
     draw_with_mouse(window)
     assert len(results(window)) == COUNT

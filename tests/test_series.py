@@ -98,7 +98,7 @@ def test_a_failing_claim_is_named_with_its_notebook_cell_and_figure(folders, cap
 def test_a_picture_of_ones_own_reaches_the_parameters_cell(folders, tmp_path):
     from PIL import Image
 
-    folders("01_sums.ipynb", four=4)
+    write_notebook(series.NOTEBOOKS / "01_sums.ipynb", ROW.format(claim="sum"))
     Image.new("RGB", (20, 20)).save(tmp_path / "mine.png")
     assert series.run(series.chosen("01"), str(tmp_path / "mine.png")) == 0
     executed = nbformat.read(series.BUILD / "01_sums.ipynb", as_version=4)
@@ -106,7 +106,7 @@ def test_a_picture_of_ones_own_reaches_the_parameters_cell(folders, tmp_path):
 
 
 def test_a_notebook_that_takes_no_picture_is_left_out(folders, capsys):
-    folders("01_sums.ipynb", four=4)
+    write_notebook(series.NOTEBOOKS / "01_sums.ipynb", ROW.format(claim="sum"))
     notebook = nbformat.read(series.NOTEBOOKS / "01_sums.ipynb", as_version=4)
     notebook.cells[0].source = "SEEDS = [0]"
     nbformat.write(notebook, series.NOTEBOOKS / "02_without.ipynb")

@@ -32,7 +32,7 @@ FLOAT_GRID = 2**16  # to which "float" rounds probabilities, so that fewer diffe
 _stack, _queue, _models = (getattr(constriction.stream, name) for name in ("stack", "queue", "model"))
 
 
-def compress(pictures, model, arithmetic="exact"):
+def compress(pictures, model, arithmetic="exact", nats=None):
     """Pictures as bytes, from which `decompress` gives them back, with the same model.
 
     pictures: (count, steps, input_size), torch or numpy, values in [0, 1] on the model's levels; the count may be 0.
@@ -40,22 +40,28 @@ def compress(pictures, model, arithmetic="exact"):
         takes more bits with the model than without is coded without. It is put in evaluation mode.
     arithmetic: "exact" can be decompressed everywhere. "float" takes models with layer norm or batch norm too, but only
         the same processor, torch and number of threads are sure to give the pictures back.
+    nats: of each order and picture (orders, count), where they are known: those of `model.nats(pictures, each=True)`.
+        They say which order is the best.
 
     Raises LabError for other pictures or models.
     """
     choice("arithmetic", arithmetic, ARITHMETIC)
-    return encoded(_symbols(pictures, model, levels_of(model)), model, arithmetic)
+    return encoded(_symbols(pictures, model, levels_of(model)), model, arithmetic, nats)
 
 
-def encoded(symbols, model, arithmetic):
+def encoded(symbols, model, arithmetic, nats=None):
     """`compress` for pictures that are checked and given as levels: whole numbers (count, steps, input_size), numpy."""
     head = {"arithmetic": arithmetic, "levels": levels_of(model)}
     head |= dict(zip(("count", "steps", "size"), symbols.shape, strict=True))
+    if nats is not None and np.shape(nats) != (len(_orders(model)), len(symbols)):
+        told = f"({len(_orders(model))}, {len(symbols)})"
+        raise LabError(f"nats has the shape (orders, pictures), here {told}, not {np.shape(nats)}.")
     prepared, parts = _prepared(model, arithmetic), [file_format.header(head, digest(model))]
     for start in range(0, len(symbols), _block(head)):
         block = symbols[start : start + _block(head)].astype(np.int32)
         coder = _Encoder()
-        _write_block([coder] * len(block), block, model, prepared, arithmetic)
+        known = None if nats is None else nats[:, start : start + _block(head)]
+        _write_block([coder] * len(block), block, model, prepared, arithmetic, known)
         data = coder.bytes()
         parts += [BLOCK.pack(len(data), zlib.crc32(data), file_format.checksum(block)), data]
     return b"".join(parts)
@@ -96,12 +102,13 @@ def decoded(data, model):
     count, size = head["count"], _block(head)
     if -(-count // size) * BLOCK.size > len(data) - place:
         raise LabError(f"The file is cut off: {count:,} pictures need more than its {len(data):,} bytes.")
-    prepared, kind = _prepared(model, head["arithmetic"]), np.min_scalar_type(head["levels"] - 1)
+    prepared, kind = None, np.min_scalar_type(head["levels"] - 1)
     blocks = [np.zeros((0, head["steps"], head["size"]), kind)]
     for start in range(0, count, size):
         many = min(size, count - start)
         where = f"pictures {start + 1:,} to {start + many:,}"
         payload, checksum, place = file_format.payload(data, place, where)
+        prepared = prepared or _prepared(model, head["arithmetic"])  # not for bytes that are damaged
         try:
             block = _read_block(payload, prepared, head, many)
         except (AssertionError, ValueError) as error:  # constriction's, where probabilities do not fit the bytes
@@ -207,9 +214,9 @@ def _bytes(coder):
     return coder.get_compressed().astype("<u4").tobytes()
 
 
-def _write_block(coders, block, model, prepared, arithmetic):
+def _write_block(coders, block, model, prepared, arithmetic, nats=None):
     """Encode pictures, each by its coder, which may be one for all: the mode of each, then their values by mode."""
-    chosen = _best_modes(model, block)
+    chosen = _best_modes(model, block, nats)
     for coder, number in zip(coders, chosen, strict=True):
         coder.encode(np.array([number], np.int32), _modes(model))
     for number, order in enumerate(_orders(model)):
@@ -266,13 +273,14 @@ def _modes(model):
     return _models.Categorical(np.array([(1 - PLAIN) / count] * count + [PLAIN]), perfect=False)
 
 
-def _best_modes(model, block):
+def _best_modes(model, block, nats=None):
     """For each picture the number of the mode that takes the fewest bits, int32."""
     levels = levels_of(model)
-    pictures = torch.from_numpy(block).float() / (levels - 1)
-    several = isinstance(model, orders.Orders)
-    nats = np.stack(model.nats(pictures, each=True)[1] if several else [helpers.nats(model, pictures)])
-    nats -= math.log((1 - PLAIN) / len(nats))
+    if nats is None:
+        pictures = torch.from_numpy(block).float() / (levels - 1)
+        several = isinstance(model, orders.Orders)
+        nats = np.stack(model.nats(pictures, each=True)[1] if several else [helpers.nats(model, pictures)])
+    nats = nats - math.log((1 - PLAIN) / len(nats))
     plain = np.full((1, len(block)), block[0].size * math.log(levels) - math.log(PLAIN))
     return np.concatenate([nats, plain]).argmin(0).astype(np.int32)
 
