@@ -20,9 +20,10 @@ def show_table(head, rows, metadata=None):
 
 
 def show_code(*pieces):
-    """Display functions, methods or classes as they stand in their module, highlighted, without their docstrings."""
+    """Display functions, methods or classes as they stand in their module, highlighted, each docstring cut to its first
+    paragraph."""
     sources = [textwrap.dedent(inspect.getsource(piece)).rstrip() for piece in pieces]
-    source = "\n\n".join(re.sub(r'(?s)\n +"""(?:(?!""").)*"""', "", source) for source in sources)
+    source = "\n\n".join(re.sub(r'(?s)(""".+?)(?:\n\n.*?)?\s*"""', r'\1"""', source) for source in sources)
     _display({"text/markdown": f"```python\n{source}\n```", "text/plain": source})
 
 

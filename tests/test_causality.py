@@ -241,10 +241,20 @@ def test_what_cannot_be_measured_says_what_to_do(message):
         causality(model, example, **settings)
 
 
-def test_the_example_in_the_readme_prints_what_it_says():
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("\n## Is your own model causal?\n")[2]
-    code, printed = re.match(r".*?```python\n(.*?)```.*?```\n(.*?)```", section, re.S).groups()
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_lines_in_the_readme_find_a_leak_and_pass_where_there_is_none():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+    exec(code, {"model": shifted, "example": X})
+    with pytest.raises(AssertionError, match="NOT causal"):
+        exec(code, {"model": torch.sin, "example": X})
+
+
+def test_the_example_on_its_page_prints_what_it_says():
+    page = (ROOT / "labnotes" / "causality.md").read_text(encoding="utf-8")
+    code, printed = re.match(r".*?```python\n(.*?)```.*?```\n(.*?)```", page, re.S).groups()
     with contextlib.redirect_stdout(io.StringIO()) as output:
         exec(code, {})
     assert output.getvalue() == printed

@@ -94,9 +94,9 @@ PAGE = """# One: `two`, three
 
 | a table | [good](#again-1) |
 |---|---|
-| ![good](labnotes/overview.png) | [good](labnotes/README.md#lab-notes "title") |
+| ![good](labnotes/draw.png) | [good](labnotes/README.md#lab-notes "title") |
 
-[![good](labnotes/overview.png)](https://example.org/a?b=c#d) <https://example.org> https://example.org/bare [ref][1]
+[![good](labnotes/draw.png)](https://example.org/a?b=c#d) <https://example.org> https://example.org/bare [ref][1]
 `[not](a-link)` <a href="#one-two-three">good</a>
 
     [not](a-link)
@@ -117,7 +117,7 @@ def test_links_of_every_kind_are_found(tmp_path):
         "https://example.org/a?b=c#d",
         "https://example.org/bare",
         "labnotes/README.md#lab-notes",
-        "labnotes/overview.png",
+        "labnotes/draw.png",
     ]
     assert anchors(path) == ["one-two-three", "again", "again-1"]
 

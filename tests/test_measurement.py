@@ -2,12 +2,14 @@
 
 import base64
 import html
+import inspect
 import itertools
 import math
 import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import IPython.display
@@ -568,14 +570,18 @@ def test_table_shows_the_results_and_keeps_numbers_in_the_metadata(monkeypatch):
     assert options == {"raw": True, "metadata": {"claims": claims.rows}}
 
 
-def test_code_is_shown_as_it_stands_in_its_module_without_its_docstring(monkeypatch):
+def test_code_is_shown_as_it_stands_in_its_module_with_the_first_paragraph_of_its_docstring(monkeypatch):
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append(data))
-    display.show_code(helpers.GenModel.features, helpers.first_below)
+    display.show_code(helpers.GenModel.features, helpers.flatten, helpers.first_below)
     (data,) = shown
-    assert data["text/markdown"] == f"```python\n{data['text/plain']}\n```"
-    assert data["text/plain"].startswith("def features(self, inputs):\n    ") and '"""' not in data["text/plain"]
-    assert "\n\ndef first_below(steps, values, threshold):\n    below =" in data["text/plain"]
+    code = data["text/plain"]
+    assert data["text/markdown"] == f"```python\n{code}\n```"
+    whole = inspect.getsource(helpers.GenModel.features)  # one paragraph: all of it
+    assert code.startswith(f"{textwrap.dedent(whole).rstrip()}\n\ndef flatten(")
+    first = '"""The picture as a sequence (steps, input_size), dtype kept."""\n    picture = _checked_picture(picture)\n'
+    assert first in code and inspect.getsource(helpers.flatten).count("step:") == 1 and "step:" not in code
+    assert "\n\ndef first_below(steps, values, threshold):\n    " in code
 
 
 def test_a_figure_is_shown_with_alternative_text(monkeypatch):

@@ -1,10 +1,10 @@
-"""Makes the README's first picture: the page that finishes a drawing, at work (labnotes/draw.png, animated).
+"""Makes the README's picture: the page that finishes a drawing, at work (labnotes/draw.png, animated).
 
     python tools/animation.py
 
 The real page (site/draw/, built by tools/page.py) is opened in Chromium; a hand draws a bow, and the network goes on.
-The finished picture comes first, since some readers show only that. Needs what the page's tests need: playwright, and
-a Chromium that `shutil.which` finds.
+The finished picture comes first, since some readers show only that; sentences and buttons are left out, which are too
+small to read there. Needs what the page's tests need: playwright, and a Chromium that `shutil.which` finds.
 """
 
 import datetime
@@ -26,6 +26,7 @@ OUT = ROOT / "labnotes" / "draw.png"
 STROKE = ((8, 9), (10, 7), (13, 6), (16, 6), (19, 8), (20, 11))  # columns and rows of the canvas, of 28
 SIZE = {"width": 860, "height": 1250}
 FINISHED, EACH = 2500, 110  # milliseconds for which a frame stays
+LEFT_OUT = "#surprise, .bar, #status, #tiles span { display: none !important }"
 ROW = 17  # milliseconds of the page's time from one picture to the next
 
 
@@ -39,6 +40,7 @@ def recorded(folder):
         visit.clock.install()  # so that the page waits while a picture of it is taken
         visit.goto((folder / "index.html").as_uri())
         visit.locator("#nothing:enabled").wait_for()
+        visit.add_style_tag(content=LEFT_OUT)
         visit.clock.pause_at(datetime.datetime.now() + datetime.timedelta(hours=1))
         work, pad = visit.locator(".work").bounding_box(), visit.locator("#pad").bounding_box()
         scale, frames = pad["width"] / 28, []
@@ -59,7 +61,7 @@ def recorded(folder):
         while len(frames) < 300:  # until it says that all are there, and nothing moves any more
             visit.clock.run_for(ROW)
             look()
-            if "ways" in visit.locator("#status").inner_text() and frames[-1] == frames[-2]:
+            if "ways" in visit.locator("#status").text_content() and frames[-1] == frames[-2]:
                 break
         browser.close()
     return [frame for number, frame in enumerate(frames) if number == 0 or frame != frames[number - 1]]

@@ -33,7 +33,8 @@ from support import checks, files
 OUT = ROOT / "build" / "site"
 SOURCES = ROOT / "site"
 PORT = 8000
-# Pages that are neither notes nor the front page, in the order of the menu.
+# Pages that are neither notes nor the front page, in the order of the menus.
+FIRST = ("labnotes/usage.md", "labnotes/causality.md")
 OTHERS = ("labnotes/benchmarks.md", "labnotes/machines.md", "data/README.md", "data/weights/README.md")
 
 
@@ -108,20 +109,15 @@ def card(row, root):
 
 
 def front_page(readme, root):
-    """The front page, and the page on installing and using the series: README, its table turned into cards."""
-    sections = re.split(r"(?m)^## ", readme)
-    head, series = sections[0], [section for section in sections if section.startswith("The series\n")]
-    rows = re.findall(r"(?m)^\| \[<img .*$", series[0]) if series else []
+    """The front page: README, whose table of the series is turned into cards."""
+    rows = re.findall(r"(?m)^\| \[<img .*$", readme)
     if not rows:
-        raise checks.LabError("README.md has no section 'The series' with a row for each note, which the site shows.")
-    head, found, run = head.partition("With Python ")
-    before, after = series[0].removeprefix("The series\n").split("| Note |", 1)
-    after = "\n".join(line for line in after.splitlines()[2:] if line not in rows)
-    cards = "\n\n".join(("::::{container} cards", *(card(row, root) for row in rows), "::::"))
-    use = "## ".join(["# Install and use\n\n" + found + run, *(one for one in sections[1:] if one != series[0])])
-    drawing = '<p class="draw"><a href="draw/index.html">Draw something, and a model finishes it</a></p>\n\n'
-    parts = [head, drawing if (root / "site" / "draw").is_dir() else "", "## The series\n\n", before, cards, "\n\n"]
-    return "".join([*parts, after.strip(), "\n\n[Install and use](use.md)\n\n"]), use
+        raise checks.LabError("README.md has no table with a row for each note, which the site shows.")
+    cards = "\n\n".join(("::::{container} cards", *(card(row, root) for row in rows), "::::\n"))
+    above, below = re.split(r"(?m)(?:^\|.*\n)+", readme, maxsplit=1)
+    head, heading, rest = above.partition("\n## ")
+    drawing = '\n<p class="draw"><a href="draw/index.html">Draw something, and a model finishes it</a></p>\n'
+    return "".join([head, drawing if (root / "site" / "draw").is_dir() else "", heading, rest, cards, below, "\n"])
 
 
 # --- Building ---------------------------------------------------------------------------------------------------------
@@ -145,9 +141,9 @@ def prepare(root, scratch):
         raise checks.LabError(f"There are no notebooks in {root / 'notebooks'}, of which the site is made.")
     owner = links.owner(root)
     notes = [path.relative_to(root).as_posix() for path in sorted((root / "labnotes").glob("[0-9][0-9]_*.md"))]
-    others = [place for place in OTHERS if (root / place).exists()]
+    first, others = ([place for place in places if (root / place).exists()] for places in (FIRST, OTHERS))
     index = [place for place in ["labnotes/README.md"] if (root / place).exists()]
-    pages = {f"notebooks/{path.name}" for path in stored} | {*notes, *others, *index, "index.md", "use.md"}
+    pages = {f"notebooks/{path.name}" for path in stored} | {*notes, *first, *others, *index, "index.md"}
     for path in stored:
         with files.reading(path, "A notebook"):
             notebook = nbformat.read(path, as_version=4)
@@ -157,20 +153,19 @@ def prepare(root, scratch):
             change = with_links if number else as_page
             cell.source = change(cell.source, place, pages, root, owner)
         write(scratch / place, nbformat.writes(notebook))
-    for place in (*notes, *others, *index):
+    for place in (*notes, *first, *others, *index):
         write(scratch / place, as_page(read(root / place), place, pages, root, owner))
     for picture in (root / "labnotes").glob("*.png"):
         shutil.copy(picture, scratch / "labnotes")
-    front, use = front_page(without_pictures_of_badges(read(root / "README.md")), root)
+    front = front_page(without_pictures_of_badges(read(root / "README.md")), root)
     menus = [
-        menu("Start", ["use"]),
+        menu("Start", [place.removesuffix(".md") for place in first]),
         menu("Notebooks", [f"notebooks/{path.stem}" for path in stored]),
         menu("Lab notes", [place.removesuffix(".md") for place in (*index, *notes)]),
         menu("More", [place.removesuffix(".md") for place in others]),
     ]
     source = f"[source](https://github.com/{owner})\n\n" if owner else ""
     write(scratch / "index.md", with_links(front, "index.md", pages, root, owner) + source + "\n".join(menus))
-    write(scratch / "use.md", with_links(use, "use.md", pages, root, owner))
 
 
 def sphinx(scratch, out, doctrees):

@@ -51,7 +51,7 @@ export function paint() {
   const rows = given === 1 ? "1 row" : `${given} rows`;
   let text = given ? `${rows} given: ${total.toFixed(1)} bits` : "No rows given yet.";
   if (given) {
-    text += `, most of them in row ${most + 1} (${bits[most].toFixed(1)} bits).`;
+    text += `, the most in row ${most + 1} (${bits[most].toFixed(1)} bits).`;
     text += " The more bits, the more surprised the network is.";
   }
   say("surprise", text);
