@@ -579,7 +579,7 @@ def test_code_is_shown_as_it_stands_in_its_module_with_the_first_paragraph_of_it
     assert data["text/markdown"] == f"```python\n{code}\n```"
     whole = inspect.getsource(helpers.GenModel.features)  # one paragraph: all of it
     assert code.startswith(f"{textwrap.dedent(whole).rstrip()}\n\ndef flatten(")
-    first = '"""The picture as a sequence (steps, input_size), dtype kept."""\n    picture = _checked_picture(picture)\n'
+    first = '"""The picture as a sequence (steps, input_size), dtype kept."""\n    picture = _checked_picture'
     assert first in code and inspect.getsource(helpers.flatten).count("step:") == 1 and "step:" not in code
     assert "\n\ndef first_below(steps, values, threshold):\n    " in code
 

@@ -12,9 +12,11 @@ import sys
 import warnings
 from pathlib import Path
 
+import links
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
+import torch
 from PIL import Image
 
 import helpers
@@ -201,6 +203,42 @@ def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name,
     told = smallest if isinstance(smallest, str) else f"{name}.* must be a whole number of at least {smallest}, not "
     with pytest.raises(checks.LabError, match=told):
         run_with(note, monkeypatch, capsys, only=("imports", "parameters", "settings"), **{name: value})
+
+
+# --- What can be copied -----------------------------------------------------------------------------------------------
+
+
+def copied(note, *ids):
+    """What some cells of a notebook define in an empty one; they are whole, and import torch and numpy alone."""
+    (path,) = [path for path in PATHS if path.stem.startswith(note)]
+    sources = [next(cell.source for cell in code(nbformat.read(path, as_version=4)) if cell.id == each) for each in ids]
+    assert {name.partition(".")[0] for name in links.imported("\n".join(sources))} <= {"torch", "numpy"}
+    assert all(len(source.splitlines()) <= 35 for source in sources)
+    names = {}
+    for source in sources:
+        exec(source, names)
+    return names
+
+
+def test_the_network_of_note_1_is_copied_trained_and_sampled_and_is_the_series_own():
+    torch.manual_seed(0)
+    names = copied("01", "model-code", "by-hand")
+    pixels = torch.arange(0, 256, 17)[None, :, None] / 255  # a picture of 4 x 4
+    for others in ({}, {"num_layers": 2}, {"bidirectional": True}):
+        model = names["GenModel"](input_size=1, hidden_size=32, **others)
+        own = helpers.GenModel(1, 32, **others, distribution="categorical", encoding="one-hot")
+        own.load_state_dict(model.state_dict())
+        inputs = torch.cat([torch.full((1, 1, 1), 0.5), pixels[:, :-1]], 1)
+        assert torch.allclose(model(inputs)[0], own.teacher_forced(pixels)[:, :, 0], atol=1e-6)
+    model = names["GenModel"](input_size=1, hidden_size=32)
+    assert not torch.equal(names["generate"](model, 16), pixels)
+    own = helpers.GenModel(1, 32, distribution="categorical", encoding="one-hot")
+    own.load_state_dict(model.state_dict())
+    names["teach"](model, pixels, steps=120, learning_rate=0.02)
+    helpers.train(own, pixels, steps=120, learning_rate=0.02)
+    assert torch.equal(names["generate"](model, 16), pixels) and torch.equal(helpers.sample(own, 16)[0], pixels)
+    for weight, same in zip(model.parameters(), own.parameters(), strict=True):
+        assert torch.allclose(weight, same, atol=1e-3)
 
 
 # --- The checks can fail ----------------------------------------------------------------------------------------------
