@@ -220,23 +220,30 @@ def copied(note, *ids):
     return names
 
 
-def test_the_network_of_note_1_is_copied_trained_and_sampled_and_is_the_series_own():
+GREY = torch.arange(0, 256, 17)[None, :, None] / 255  # pixels of a picture of 4 x 4
+BITS = (torch.rand(1, 6, 5, generator=torch.Generator().manual_seed(0)) < 0.5).float()  # 6 rows of 5 bits
+COPIED = {  # note -> cells, a picture, what the series' own network is told, what `generate` is told
+    "01": (("model-code", "by-hand"), GREY, {"distribution": "categorical", "encoding": "one-hot"}, (16,)),
+    "02": (("head", "by-hand"), BITS, {"norm": "layer"}, (6, 5)),
+}
+
+
+@pytest.mark.parametrize("note", COPIED)
+def test_the_network_of_a_note_is_copied_trained_and_sampled_and_is_the_series_own(note):
     torch.manual_seed(0)
-    names = copied("01", "model-code", "by-hand")
-    pixels = torch.arange(0, 256, 17)[None, :, None] / 255  # a picture of 4 x 4
-    for others in ({}, {"num_layers": 2}, {"bidirectional": True}):
-        model = names["GenModel"](input_size=1, hidden_size=32, **others)
-        own = helpers.GenModel(1, 32, **others, distribution="categorical", encoding="one-hot")
+    ids, picture, settings, length = COPIED[note]
+    names = copied(note, *ids)
+    for others in ({"num_layers": 2}, {"bidirectional": True}, {}):
+        model = names["GenModel"](picture.shape[-1], 32, **others)
+        own = helpers.GenModel(picture.shape[-1], 32, **others, **settings)
         own.load_state_dict(model.state_dict())
-        inputs = torch.cat([torch.full((1, 1, 1), 0.5), pixels[:, :-1]], 1)
-        assert torch.allclose(model(inputs)[0], own.teacher_forced(pixels)[:, :, 0], atol=1e-6)
-    model = names["GenModel"](input_size=1, hidden_size=32)
-    assert not torch.equal(names["generate"](model, 16), pixels)
-    own = helpers.GenModel(1, 32, distribution="categorical", encoding="one-hot")
-    own.load_state_dict(model.state_dict())
-    names["teach"](model, pixels, steps=120, learning_rate=0.02)
-    helpers.train(own, pixels, steps=120, learning_rate=0.02)
-    assert torch.equal(names["generate"](model, 16), pixels) and torch.equal(helpers.sample(own, 16)[0], pixels)
+        logits, _ = model(torch.cat([torch.full_like(picture[:, :1], 0.5), picture[:, :-1]], 1))
+        assert torch.allclose(logits, own.teacher_forced(picture).reshape(logits.shape), atol=1e-6)
+    assert not torch.equal(names["generate"](model, *length), picture)
+    names["teach"](model, picture, steps=120, learning_rate=0.02)
+    helpers.train(own, picture, steps=120, learning_rate=0.02)
+    assert torch.equal(names["generate"](model, *length), picture)
+    assert torch.equal(helpers.sample(own, picture.shape[1])[0], picture)
     for weight, same in zip(model.parameters(), own.parameters(), strict=True):
         assert torch.allclose(weight, same, atol=1e-3)
 
