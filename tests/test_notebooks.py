@@ -248,6 +248,25 @@ def test_the_network_of_a_note_is_copied_trained_and_sampled_and_is_the_series_o
         assert torch.allclose(weight, same, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("output", "bidirectional", "window"), [("seq2seq", False, None), ("seq2vec", False, 2), ("seq2vec", True, 3)]
+)
+def test_both_networks_of_note_3_are_copied_trained_and_sampled_and_are_the_series_own(output, bidirectional, window):
+    torch.manual_seed(0)
+    names = copied("03", "features", "by-hand")
+    model = names["GenModel"](5, 32, bidirectional=bidirectional, output=output)
+    own = helpers.GenModel(5, 32, bidirectional=bidirectional, output=output, window=window, norm="layer")
+    own.load_state_dict(model.state_dict())
+    assert torch.allclose(model(BITS), own(BITS), atol=1e-6)
+    assert not torch.equal(names["generate"](model, 6, 5, window), BITS)
+    names["teach"](model, BITS, steps=120, window=window, learning_rate=0.02)
+    helpers.train(own, BITS, steps=120, learning_rate=0.02)
+    assert torch.equal(names["generate"](model, 6, 5, window), BITS)
+    assert torch.equal(helpers.sample(own, 6)[0], BITS)
+    for weight, same in zip(model.parameters(), own.parameters(), strict=True):
+        assert torch.allclose(weight, same, atol=1e-3)
+
+
 # --- The checks can fail ----------------------------------------------------------------------------------------------
 
 IMPORTS = f"""import sys
