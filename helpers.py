@@ -14,7 +14,6 @@ Source of the experiments: "PixelRNN, image generation with RNN (lab note 1: mod
 import contextlib
 import copy
 import io
-import itertools
 import math
 import time
 import warnings
@@ -31,10 +30,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from support import checkpoints, devices
 from support.checks import LabError, _check_sequences, _checked_picture, _numbers, check_tensor, choice, number, whole
+from support.display import show_figure
 from support.joint_head import JointHead
 from support.optimizers import make_optimizers
 from support.photographs import open_picture
-from support.plot_style import COLORS, as_it_stands, color_of, label_ends
+from support.plot_style import as_it_stands
 
 # scikit-image imports pooch, and pooch a progress bar that asks, in a notebook, for widgets which nothing here uses.
 warnings.filterwarnings("ignore", message="IProgress not found")
@@ -567,8 +567,8 @@ def train(
 
 
 @torch.no_grad()
-def fit_readout(model, sequences):
-    """Set the output layer of a model that predicts bits by one least-squares solve, and train nothing.
+def fit_head(model, sequences):
+    """Set the linear head of a model that predicts bits by one least-squares solve, and train nothing.
 
     The outputs asked for are 1 where a bit is 1 and -1 where it is 0, for each step given the true steps before it.
     Solved with all digits of double precision; among equally good solutions, the smallest.
@@ -576,7 +576,7 @@ def fit_readout(model, sequences):
     """
     if model.joint:
         raise LabError(
-            'Only an output layer can be solved for; this model has a joint head. Build it with "independent".'
+            'Only a linear head can be solved for; this model has a joint head. Build it with "independent".'
         )
     sequences, states = sequences.to(next(model.parameters()).device), []
     hook = model.head.register_forward_hook(lambda head, inputs, outputs: states.append(inputs[0]))
@@ -798,8 +798,11 @@ def as_picture(batch, shape):
     return unflatten(to_levels(batch[:1], 256)[0], shape).astype(np.uint8)
 
 
-def show_pictures(pictures, title="", columns=None):
-    """A grid of pictures, name -> uint8 (rows, columns, 1 or 3) or (rows, columns), each under its name."""
+def show_pictures(pictures, title="", alt="", columns=None):
+    """A grid of pictures, name -> uint8 (rows, columns, 1 or 3) or (rows, columns), each under its name.
+
+    Displayed with alternative text, `alt`; without it the figure is returned.
+    """
     columns = columns or len(pictures)
     rows = math.ceil(len(pictures) / columns)
     tall = max(picture.shape[0] / picture.shape[1] for picture in pictures.values())  # wide pictures need less height
@@ -814,32 +817,12 @@ def show_pictures(pictures, title="", columns=None):
         ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         ax.set_title("", fontsize=9).set(**as_it_stands(name))
     figure.suptitle("").set(**as_it_stands(title))
-    return figure
+    return show_figure(alt, figure) if alt else figure
 
 
 def difference(picture, original):
     """Where two pictures differ: uint8, white where they are equal, the darker the larger the difference."""
     return (255 - np.abs(picture.astype(int) - original.astype(int)).max(-1, keepdims=True)).astype(np.uint8)
-
-
-def plot_losses(ax, curves, reference=None, x=None, every=1, yscale="log"):
-    """Loss curves, name -> one losses array or a list of them, over the bands of the reference seeds.
-
-    every: training steps between two losses.
-    x: name -> what the horizontal axis shows for each of the losses (default: training steps).
-    """
-    lines, used = {}, []
-    for color, (name, losses) in zip(itertools.cycle(COLORS), curves.items(), strict=False):
-        used.append(color := color_of(name, color))
-        style = ("-", "--", ":")[(used.count(color) - 1) % 3]  # variants of one model
-        if reference and name in reference:
-            band = reference[name]
-            ax.fill_between(every * np.arange(band.shape[1]), band.min(0), band.max(0), color=color, alpha=0.2)
-        for run, one in enumerate(np.atleast_2d(losses)):
-            across = every * np.arange(len(one)) if x is None else np.atleast_2d(x[name])[run]
-            (lines[name],) = ax.plot(across, one, style, color=color, linewidth=1)
-    ax.set(yscale=yscale, xlabel="training step")
-    label_ends(ax, lines)
 
 
 def mosaic(pictures, columns):
@@ -868,9 +851,9 @@ def frames(batch, shape, count, columns=1):
     return {int(t): mosaic([np.where(to_come < t, picture, blue) for picture in pictures], columns) for t in times}
 
 
-def filmstrip(batch, shape, count=6, title="", unit="steps"):
+def filmstrip(batch, shape, count=6, title="", alt="", unit="steps"):
     """A row of pictures of one being generated, from the start token to its last step."""
-    return show_pictures({f"{t} {unit}": frame for t, frame in frames(batch, shape, count).items()}, title)
+    return show_pictures({f"{t} {unit}": frame for t, frame in frames(batch, shape, count).items()}, title, alt)
 
 
 def animated_png(batch, shape, count=32, scale=4, seconds=3.0, columns=1):

@@ -19,6 +19,11 @@ def show_table(head, rows, metadata=None):
     _display({"text/markdown": written(in_markdown), "text/plain": written(str)}, metadata)
 
 
+def show_markdown(text, metadata=None):
+    """Display Markdown."""
+    _display({"text/markdown": text, "text/plain": text}, metadata)
+
+
 def show_code(*pieces):
     """Display functions, methods or classes as they stand in their module, highlighted, each docstring cut to its first
     paragraph."""

@@ -617,7 +617,7 @@ def test_what_is_written_of_the_codes_is_what_is_stored():
         name: {code: row for (code,), row in zip(labelled, numbers, strict=True)}
         for name, (_, _, labelled, numbers) in stored.items()
     }
-    note = (ROOT / "labnotes" / "09_a_digit_in_fourteen_bytes.md").read_text(encoding="utf-8")
+    note = (ROOT / "labnotes" / "appendix.md").read_text(encoding="utf-8")
     for code in ("ours", *classical_codes.NAMES):
         cells = [bits[name][f"weights of {name}" if code == "ours" else code] for name in ("letters", "digits")]
         row = " | ".join(f"{row[1]:.1f} | {row[0]:.1f}" for row in cells)

@@ -49,7 +49,7 @@ def use(model):
     if model.distribution != "regression":
         results.append(helpers.nats(model, SEQUENCES))
     if isinstance(model, helpers.GenModel) and not model.joint:
-        helpers.fit_readout(model, SEQUENCES)
+        helpers.fit_head(model, SEQUENCES)
     return results
 
 

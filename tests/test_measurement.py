@@ -368,11 +368,9 @@ def test_benchmark_is_loaded_with_its_protocol(tmp_path):
 # Results and their bounds
 
 
-def test_a_result_that_meets_its_bound_is_printed_and_recorded(capsys):
+def test_a_result_that_meets_its_bound_is_recorded():
     claims = results.Claims()
     claims.check("Loss falls", [0.12345678901, 0.1], "under 0.2 nats", untrained=[0.7, 0.8], copying_above=1)
-    printed = "Loss falls: 0.1235, 0.1; must be under 0.2 nats; untrained 0.7, 0.8; copying above 1\n"
-    assert capsys.readouterr().out == printed
     (row,) = claims.rows
     assert row.pop("seconds") >= 0
     assert row == {
@@ -421,17 +419,14 @@ def test_a_bound_that_cannot_be_read_is_told(bound):
         results.Claims().check("it", 1, bound)
 
 
-def test_what_misses_its_bound_where_nothing_is_asserted_is_said(capsys):
+def test_what_misses_its_bound_where_nothing_is_asserted_is_said():
     claims = results.Claims()
     claims.asserted = False
     claims.check("Loss falls", 0.7, "under 0.2 nats")
     claims.check("Loss falls", 0.1, "under 0.2 nats", untrained=0.1)
     claims.check("Loss falls", 0.1, "under 0.2 nats")
-    assert capsys.readouterr().out.splitlines() == [
-        "Loss falls: 0.7; must be under 0.2 nats (not so here)",
-        "Loss falls: 0.1; must be under 0.2 nats (not so here); untrained 0.1",
-        "Loss falls: 0.1; must be under 0.2 nats",
-    ]
+    missed = "under 0.2 nats (not so here)"
+    assert [row["must be"] for row in claims.rows] == [missed, missed, "under 0.2 nats"]
     assert [row["this run"] for row in claims.rows] == [[0.7], [0.1], [0.1]]
 
 
@@ -485,26 +480,27 @@ def reference(tmp_path, monkeypatch):
 def test_a_note_with_its_own_settings_is_asserted_and_compared(reference, capsys):
     curves, _ = reference
     claims = results.Claims("01_note", size=8)
-    assert claims.asserted
-    assert claims.reference([0, 3], {"a model": curves})["a model"].shape == (5, 40)
+    assert claims.asserted and claims.reference["a model"].shape == (5, 40)
+    claims.compare([0, 3], {"a model": curves})
     (row,) = claims.rows
-    assert row["this run"] == [1, 1] and row["baseline"]["never falling"][0] < 0.5
-    with pytest.raises(AssertionError, match="reached in time"):
-        claims.reference([0, 3], {"a model": [curves[0], np.ones(40)]})
+    assert (row["this run"], row["must be"], row["baseline"]) == ([2], "2 of 2 curves", {"never falling": [0]})
+    with pytest.raises(AssertionError, match="must be 2 of 2 curves, but this run: 1"):
+        claims.compare([0, 3], {"a model": [curves[0], np.ones(40)]})
 
 
 @pytest.mark.parametrize("names", [[], ["another"], ["a model", "another"]])
 def test_curves_of_other_names_than_the_stored_ones_are_told(names, reference):
     curves, _ = reference
     with pytest.raises(checks.LabError, match=r"01_note.csv are of a model: `make reference`"):
-        results.Claims("01_note", size=8).reference([0, 3], dict.fromkeys(names, curves))
+        results.Claims("01_note", size=8).compare([0, 3], dict.fromkeys(names, curves))
 
 
 def test_a_note_with_other_settings_is_neither(reference, capsys):
     curves, _ = reference
     claims = results.Claims("01_note", size=9)
     assert "Not compared with the reference curves: size is 9, not 8." in capsys.readouterr().out
-    assert not claims.asserted and claims.reference([0, 3], {"a model": curves}) == {} and claims.rows == []
+    claims.compare([0, 3], {"a model": curves})
+    assert not claims.asserted and claims.reference == {} and claims.rows == []
 
 
 def test_make_reference_stores_the_curves_of_the_run(reference, monkeypatch):
@@ -512,7 +508,8 @@ def test_make_reference_stores_the_curves_of_the_run(reference, monkeypatch):
     path.unlink()
     monkeypatch.setenv(results.RECORD, "1")
     claims = results.Claims("01_note", size=9)
-    assert claims.asserted and claims.reference([0, 3], {"a model": curves}, every=2) == {}
+    claims.compare([0, 3], {"a model": curves}, every=2)
+    assert claims.asserted and claims.reference == {} and claims.rows == []
     assert stored_curves.load_curves(path, {"size": 9})["a model"] == pytest.approx(np.array(curves), rel=1e-3)
 
 
@@ -568,6 +565,21 @@ def test_table_shows_the_results_and_keeps_numbers_in_the_metadata(monkeypatch):
         "| Bits are exact | 1 | 1 of the bits |  |",
     ]
     assert options == {"raw": True, "metadata": {"claims": claims.rows}}
+
+
+def test_a_readers_results_are_a_table_of_sentences_with_what_was_measured_in_bold(monkeypatch):
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append((data, options)))
+    results.show_results(("Loss falls", "0.12 nats", "untrained 1.2"), ("Bits are exact", "all", "none"))
+    ((data, options),) = shown
+    assert data["text/markdown"].splitlines() == [
+        "| result | measured | for comparison |",
+        "| --- | --- | --- |",
+        "| Loss falls | **0.12 nats** | untrained 1.2 |",
+        "| Bits are exact | **all** | none |",
+    ]
+    rows = [["Loss falls", "0.12 nats", "untrained 1.2"], ["Bits are exact", "all", "none"]]
+    assert options["metadata"] == {"results": rows}
 
 
 def test_code_is_shown_as_it_stands_in_its_module_with_the_first_paragraph_of_its_docstring(monkeypatch):

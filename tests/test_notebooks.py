@@ -2,6 +2,7 @@
 beside these tests; the last ones see that it, and the checks of the notebooks, can fail."""
 
 import configparser
+import itertools
 import json
 import os
 import re
@@ -18,10 +19,12 @@ import nbformat
 import pytest
 import torch
 from PIL import Image
+from quoted import NUMBER, numbers_in, shown_by, stands_among
 
 import helpers
 from pixelrnn.data import letters
 from pixelrnn.evidence import results, stored_curves
+from pixelrnn.models import orders, paper
 from support import checks
 
 ROOT = Path(__file__).parent.parent
@@ -75,24 +78,83 @@ def test_names_no_private_path(notebook):
 
 def test_follows_the_order_of_the_series(notebook):
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    places = [
-        text.find(heading) for heading in ("**Question.**", "## The data", "## What we read", "## Three things to try")
-    ]
-    assert -1 not in places and places == sorted(places)
-    assert "What it does not show" in text
+    headings = ("Question.**", "The data", "What was measured", "What we read", "What it does not show")
+    headings += ("Three things to try", "Checks")
+    places = [re.search(rf"(?m)^(\*\*|##+ ){re.escape(heading)}", text) for heading in headings]
+    assert None not in places
+    assert [place.start() for place in places] == sorted(place.start() for place in places)
 
 
-def test_has_a_figure_with_a_title_and_a_table_of_claims(notebook):
+def test_has_figures_a_readers_results_and_a_table_of_checks(notebook):
+    metadata = [output.get("metadata", {}) for output in outputs(notebook)]
     assert len([output for output in outputs(notebook) if PNG in output.get("data", {})]) >= 5
-    assert len([output for output in outputs(notebook) if "claims" in output.get("metadata", {})]) == 1
+    assert len([one for one in metadata if "claims" in one]) == 1
+    (rows,) = [one["results"] for one in metadata if "results" in one]
+    assert 3 <= len(rows) <= 6
+    for sentence, measured, compared in rows:
+        assert len(sentence.split()) >= 4 and re.search(r"\d|none|all", measured) and compared
 
 
-def test_cells_are_short_and_checks_are_few(notebook):
-    lines = [[line for line in cell.source.splitlines() if line.strip()] for cell in code(notebook)]
+SHOWS = "figure|table|results|maps|bars|lines|losses|pictures|png"
+DRAWS = rf"\bplt\.(?!Rectangle)|\bshow_({SHOWS})\(|\b(panels|filmstrip|diagrams\.\w+)\("
+
+
+def parts_of(notebook):
+    """Code cells by kind, each as its lines that are not blank: what checks, draws or tabulates, and what does neither.
+
+    Checks stand after the heading "Checks", with all that is computed for them."""
+    parts, checking = {"checks": [], "figures": [], "others": []}, False
+    for cell in notebook.cells:
+        checking |= cell.cell_type == "markdown" and "## Checks" in cell.source
+        if cell.cell_type == "code":
+            kind = "checks" if checking else "figures" if re.search(DRAWS, cell.source) else "others"
+            parts[kind].append([line for line in cell.source.splitlines() if line.strip()])
+    return parts
+
+
+def test_cells_are_short_and_checks_and_figures_few(notebook):
+    parts = parts_of(notebook)
+    lines = [line for kind in parts.values() for line in kind]
     assert max(map(len, lines)) <= 25 and statistics.median(map(len, lines)) < 8
-    assert max(len(line) for cell in code(notebook) for line in cell.source.splitlines()) <= 100
-    checks = [cell for cell in lines if re.search(r"claims\.check\(|^ *assert ", "\n".join(cell), re.M)]
-    assert sum(map(len, checks)) <= 0.15 * sum(map(len, lines))
+    assert max(len(line) for cell in lines for line in cell) <= 100
+    total = sum(map(len, lines))
+    assert sum(map(len, parts["checks"])) <= 0.10 * total
+    assert sum(map(len, parts["figures"])) <= 0.25 * total
+
+
+def test_checks_stand_together_at_the_end_folded(notebook):
+    parts = parts_of(notebook)
+    before = "\n".join(line for cell in (*parts["figures"], *parts["others"]) for line in cell)
+    assert not re.search(r"claims\.(check|compare|table)\b|^ *assert ", before, re.M)
+    assert re.search(r"\bcheck\(", "\n".join(line for cell in parts["checks"] for line in cell))
+    for cell in code(notebook):
+        if cell.id == "settings" or ("check(" in cell.source and "Claims" not in cell.source):
+            assert cell.metadata["jupyter"]["source_hidden"] and cell.metadata["tags"] == ["hide-input"], cell.id
+
+
+def test_what_a_reader_takes_away_is_what_was_checked(notebook):
+    """Each number of the results, but those in their sentences, is one that a check asserts or uses as a baseline."""
+    metadata = [output.get("metadata", {}) for output in outputs(notebook)]
+    (claims,) = [one["claims"] for one in metadata if "claims" in one]
+    (rows,) = [one["results"] for one in metadata if "results" in one]
+    known = [value for row in claims for values in (row["this run"], *row["baseline"].values()) for value in values]
+    known = [abs(value) for value in known if value is not None]
+    for sentence, measured, compared in rows:
+        for number in re.findall(NUMBER, f"{measured} {re.sub('1% |half of', '', compared)}"):
+            assert stands_among(number.lstrip("-"), known), (sentence, number)
+
+
+def test_what_we_read_quotes_values_that_the_notebook_shows(notebook):
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    (read,) = re.findall(r"(?s)## What we read\n(.*?)\n#+ What it does not show", text)
+    assert all(stands_among(number, shown_by(notebook)) for number in numbers_in(read)), read
+
+
+def test_a_number_stands_among_others_where_it_rounds_to_its_digits():
+    for text, value in (("0.80", 0.7988), ("36.5%", 0.36541), ("98%", 97.6), ("1,377", 1377), ("-2.3", -2.297)):
+        assert stands_among(text, [5, value])
+    for text, value in (("0.81", 0.7988), ("36.4%", 0.36541), ("98%", 97.4), ("1,378", 1377), ("2.3", -2.297)):
+        assert not stands_among(text, [5, value])
 
 
 def test_figures_have_alternative_text(notebook):
@@ -102,7 +164,9 @@ def test_figures_have_alternative_text(notebook):
 
 def test_links_to_its_neighbours_stand_at_the_top_and_at_the_bottom(notebook):
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    for text in (texts[0], texts[-1]):
+    (last,) = [text for text in texts if "Three things to try" in text]
+    assert re.search(r"\[Answers\]\(\.\./labnotes/answers\.md#note-\d\)", last)
+    for text in (texts[0], last):
         assert re.search(r"\]\(0\d_\w+\.ipynb\)", text) and "](../labnotes/README.md)" in text
         assert re.search(r"\]\(\.\./labnotes/0\d_\w+\.md\)", text)
 
@@ -160,15 +224,16 @@ def test_runs_to_its_end_with_small_settings_and_a_picture_of_ones_own(note, set
     monkeypatch.setattr(letters, "load_letters", lambda: few)
     printed, names = run_with(note, monkeypatch, capsys, IMAGE=picture, **{"SEEDS": [0], **settings})
     assert "Not compared with the reference curves" in printed
-    assert "not so here" in printed and len(names["claims"].rows) > 5
+    rows = names["claims"].rows
+    assert len(rows) > 5 and [row for row in rows if "not so here" in row["must be"]]
 
 
 @pytest.mark.parametrize("shade", [0, 255])
 def test_a_picture_of_one_colour_is_one_too(shade, tmp_path, monkeypatch, capsys):
     path = tmp_path / "plain.png"
     Image.new("RGB", (8, 8), (shade,) * 3).save(path)
-    printed, _ = run_with("02", monkeypatch, capsys, IMAGE=path, SIZE=4, STEPS=1, SEEDS=[0])
-    assert "not so here" in printed
+    _, names = run_with("02", monkeypatch, capsys, IMAGE=path, SIZE=4, STEPS=1, SEEDS=[0])
+    assert [row for row in names["claims"].rows if "not so here" in row["must be"]]
 
 
 @pytest.mark.parametrize(
@@ -267,13 +332,119 @@ def test_both_networks_of_note_3_are_copied_trained_and_sampled_and_are_the_seri
         assert torch.allclose(weight, same, atol=1e-3)
 
 
+def test_the_joint_row_of_note_5_is_copied_trained_and_sampled_and_is_the_series_own():
+    torch.manual_seed(0)
+    names = copied("05", "head", "joint-row", "by-hand")
+    model, own = names["JointRow"](5, 32), helpers.GenModel(5, 32, head="joint")
+    own.load_state_dict({k if k.startswith("rnn") else f"head.{k}": w for k, w in model.state_dict().items()})
+    striped = (torch.rand(500, 6, 1) < 0.5).float()  # each value is the opposite of its left neighbour
+    striped = (striped + torch.arange(5)) % 2
+    assert torch.allclose(model(striped), own.teacher_forced(striped), atol=1e-6)
+    assert not helpers.leaks(own, BITS[:, :4].float())
+
+    def alternating():
+        pictures = names["generate"](model, 20, 6, 5)
+        return float((pictures[..., 1:] != pictures[..., :-1]).float().mean())
+
+    assert alternating() < 0.7
+    names["teach"](model, striped, steps=120)
+    assert alternating() > 0.95
+
+
+def given(own, weights):
+    """A module with these weights. The series' kernels have no rows below the middle one, which are masked."""
+    for mine, other in zip(own.parameters(), weights, strict=True):
+        mine.data[tuple(map(slice, other.shape))] = other.data
+    return own
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_layers_of_note_6_are_copied_and_are_the_series_own(channels):
+    torch.manual_seed(0)
+    ids = ("grey-mask", "masked-conv", "lstm", "row-lstm", "skew", "diagonal-bilstm", "diagonal-layer", "gated-layer")
+    names, x = copied("06", *ids), torch.randn(2, 12, 5, 4)
+    for kind in "AB":
+        own, theirs = (cls(kind, 12, 12, (7, 7), channels) for cls in (names["MaskedConv"], paper.MaskedConv))
+        assert torch.equal(own.mask[:, :, :4], theirs.mask) and not own.mask[:, :, 4:].any()
+        assert torch.allclose(given(own, theirs.parameters())(x), theirs(x), atol=1e-6)
+    for name in ("RowLSTM", "DiagonalBiLSTM"):
+        theirs = getattr(paper, name)(6)
+        own = given(names[name](6), theirs.parameters())
+        assert torch.allclose(own(x), theirs.network(x, lambda layer, x: layer(x)), atol=1e-6)
+    conv, link = paper.MaskedConv("rows", 6, 12, (3, 3)), paper.MaskedConv("rows", 12, 12)
+    row, residual = paper.MaskedConv("B", 6, 12, (1, 3), parts=2), paper.MaskedConv("B", 6, 6)
+    weights = [weight for part in (conv, link, row, residual) for weight in part.parameters()]
+    own, (above, left) = given(names["GatedLayer"](6), weights), x.chunk(2, 1)
+    seen = conv(above)
+    wanted = left + residual(paper._gated(row(left) + names["down"](link(seen))))
+    for output, expected in zip(own(above, left), (paper._gated(seen), wanted), strict=True):
+        assert torch.allclose(output, expected, atol=1e-6)
+    assert torch.equal(copied("06", "skew")["skew"](x), paper.skew(x))
+
+
+def test_the_mixture_of_orders_of_note_7_is_copied_and_is_the_series_own():
+    torch.manual_seed(0)
+    names, pictures = copied("07", "orders-by-hand"), (torch.rand(7, 6, 6) < 0.5).float()
+    series = orders.Mixture(list(range(8)), [helpers.GenModel(6, 8, head="joint") for _ in range(8)])
+    own, each = names["mixture"](pictures, lambda x, order: series.in_order(order).teacher_forced(x))
+    mixed, theirs = series.nats(pictures, each=True)
+    assert torch.allclose(own.float(), torch.tensor(mixed).float(), atol=1e-4)
+    assert torch.allclose(each.float(), torch.tensor(theirs).float(), atol=1e-4)
+
+
+def test_the_head_of_note_4_is_copied_fitted_and_is_the_series_own():
+    names, own = copied("04", "plain"), helpers.GenModel(5, 6)  # as many units as rows: enough for noise
+    torch.manual_seed(0)
+    lstm, head = names["fit_random_lstm"](BITS[0], 6)
+    own.rnn.load_state_dict(lstm.state_dict())
+    helpers.fit_head(own, BITS)
+    weights = torch.cat([own.head.weight.T, own.head.bias[None]])
+    assert torch.allclose(head.float(), weights, atol=1e-3)
+    assert torch.equal(names["generate"](lstm, head, 6), BITS[0])
+    assert not torch.equal(names["generate"](lstm, torch.randn_like(head), 6), BITS[0])
+
+
+def test_both_loops_of_note_8_are_copied_and_sample_what_the_series_does():
+    torch.manual_seed(0)
+    names, own = copied("08", "row-model", "two-loops"), helpers.GenModel(5, 16)
+    model = names["RowModel"](5, 16)
+    own.load_state_dict(model.state_dict())
+
+    def seeded(sample, *arguments, seed=0, **settings):
+        torch.manual_seed(seed)
+        return sample(*arguments, **settings)
+
+    wanted, _ = seeded(helpers.sample, own, 9, temperature=1.0)
+    for loop in ("sample_naively", "sample_cached"):
+        assert torch.equal(seeded(names[loop], model, 9, 5), wanted)
+        assert not torch.equal(seeded(names[loop], model, 9, 5, seed=1), wanted)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_coder_of_note_9_is_copied_and_gives_back_what_it_was_given(seed):
+    names, generator = copied("09", "coder"), torch.Generator().manual_seed(seed)
+    one, count = names["ONE"], 300
+    chances = torch.rand(count, generator=generator) ** (seed % 5 + 1)  # some of them very small
+    ones = (chances * one).long().clamp(1, one - 1)
+    bits = (torch.rand(count, generator=generator) < ones / one).long()
+    code = names["encode"](bits.tolist(), ones.tolist())
+    next_bit = names["decoder"](code)
+    assert [next_bit(p) for p in ones.tolist()] == bits.tolist() and set(code) <= {"0", "1"}
+    least = -torch.log2(torch.where(bits == 1, ones, one - ones) / one).sum()
+    assert -0.01 < len(code) - least < 2.01
+    middle = len(code) // 2
+    other = names["decoder"](code[:middle] + str(1 - int(code[middle])) + code[middle + 1 :])
+    assert [other(p) for p in ones.tolist()] != bits.tolist()
+
+
 # --- The checks can fail ----------------------------------------------------------------------------------------------
 
 IMPORTS = f"""import sys
 sys.path[:0] = [{str(ROOT)!r}]
-from pixelrnn.evidence.results import Claims"""
+from pixelrnn.evidence.results import Claims, show_results"""
 CLAIM = """claims = Claims()
 claims.check("two and two", 2 + 2, "{four} things", zero=0)
+show_results(("Two and two make this many", f"{{2 + 2}} things", "of none: 0"))
 claims.table()"""
 
 
@@ -306,13 +477,11 @@ def nbval(folder, *arguments, **environment):
     return subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
 
 
-# What is altered in the stored line of a check, and in the stored table: old -> new.
+# What is altered in the stored results of a reader, and in the stored table of checks: old -> new.
+NUMBERS = {"two | 4 |": "two | 3.9 to 4.0001 |", "zero 0": "zero 0.1"}
 ALTERED = {
-    "this run's numbers": (
-        {": 4;": ": 4.0001, 3.9;", "zero 0": "zero 0.1"},
-        {"two | 4 |": "two | 3.9 to 4.0001 |", "zero 0": "zero 0.1"},
-    ),
-    "the bound of the line": ({"4 things": "5 things"}, {}),
+    "this run's numbers": ({"**4 things**": "**5 things**", "none: 0": "none: 1"}, NUMBERS),
+    "the sentence of a reader's result": ({"Two and two": "One and three"}, {}),
     "the name in the table": ({}, {"two and two": "one and three"}),
     "the bound in the table": ({}, {"| 4 things |": "| 5 things |"}),
     "the baseline in the table": ({}, {"zero 0": "one 0"}),
@@ -324,24 +493,20 @@ def compared(tmp_path_factory):
     """What nbval says of a notebook in which each of ALTERED is altered in a cell of its own."""
     folder = tmp_path_factory.mktemp("altered")
     notebook = small_notebook(folder, *[CLAIM.format(four=4)] * len(ALTERED))
-    for cell, (of_line, of_table) in zip(notebook.cells[1:], ALTERED.values(), strict=True):
-        line, table = cell.outputs
-        assert line.text == "two and two: 4; must be 4 things; zero 0\n"
-        assert "| two and two | 4 | 4 things | zero 0 |" in table.data[TABLE]
-        for old, new in of_line.items():
-            assert old in line.text
-            line.text = line.text.replace(old, new)
-        for kind in (TABLE, "text/plain"):
-            for old, new in of_table.items():
-                assert old in table.data[kind]
-                table.data[kind] = table.data[kind].replace(old, new)
+    for cell, altered in zip(notebook.cells[1:], ALTERED.values(), strict=True):
+        assert "| Two and two make this many | **4 things** | of none: 0 |" in cell.outputs[0].data[TABLE]
+        assert "| two and two | 4 | 4 things | zero 0 |" in cell.outputs[1].data[TABLE]
+        for output, changes in zip(cell.outputs, altered, strict=True):
+            for kind, (old, new) in itertools.product((TABLE, "text/plain"), changes.items()):
+                assert old in output.data[kind]
+                output.data[kind] = output.data[kind].replace(old, new)
     nbformat.write(notebook, folder / "small.ipynb")
     return nbval(folder)
 
 
 @pytest.mark.parametrize("altered", ALTERED)
 def test_nbval_passes_other_numbers_of_a_run_and_fails_all_else(compared, altered):
-    """This run's numbers stand in the check's line and in the table, and may differ; names and bounds may not."""
+    """This run's numbers stand in a reader's results and in the table of checks, and may differ; all else may not."""
     number = 1 + list(ALTERED).index(altered)
     failed = f"FAILED small.ipynb::Cell {number} " in compared.stdout
     assert failed == (altered != "this run's numbers"), compared.stdout
@@ -349,7 +514,7 @@ def test_nbval_passes_other_numbers_of_a_run_and_fails_all_else(compared, altere
 
 
 def test_what_is_not_compared_is_every_number_of_a_result_and_nothing_else(notebook):
-    """Other numbers in the stored tables and lines are the same to nbval; other names of results and baselines not."""
+    """Other numbers in the stored tables are the same to nbval; other names of results and baselines are not."""
     rules = configparser.RawConfigParser()
     rules.read(ROOT / "tests" / "sanitize.cfg")
 
@@ -359,19 +524,16 @@ def test_what_is_not_compared_is_every_number_of_a_result_and_nothing_else(noteb
         return text
 
     (table,) = [output.data["text/plain"] for output in outputs(notebook) if "claims" in output.get("metadata", {})]
-    lines = "".join(output.text for output in outputs(notebook) if output.output_type == "stream")
-    lines = [line for line in lines.splitlines() if "; must be " in line]
     rows = [row.strip("| ").split(" | ") for row in table.splitlines()[2:]]
-    assert len(rows) == len(lines) > 10
-    for row, line in zip(rows, lines, strict=True):
+    assert len(rows) > 8
+    for row in rows:
         written = results.numbers([0.1, 2.5e-7, None, 3])
         for baseline in filter(None, (row[3:] or [""])[0].split("; ")):
             name = re.sub(r" (none|-?[\d.,]+(e-\d+)?)((, | to )(or )?(none|-?[\d.,]+(e-\d+)?))*$", "", baseline)
-            for text in (line, f"| {' | '.join(row)} |"):
-                assert baseline in text
-                assert compared(text.replace(baseline, f"{name} {written}")) == compared(text), text
-                assert compared(text.replace(baseline, "")) != compared(text), text
-                assert compared(text.replace(baseline, f"x{baseline}")) != compared(text), text
+            text = f"| {' | '.join(row)} |"
+            assert compared(text.replace(baseline, f"{name} {written}")) == compared(text), text
+            assert compared(text.replace(baseline, "")) != compared(text), text
+            assert compared(text.replace(baseline, f"x{baseline}")) != compared(text), text
     head, body = table.split("--- |\n")
     altered = f"{head}--- |\n" + re.sub(r"(?m)^(\| [^|]+ \|) [^|]+ \|", r"\1 7.5 |", body)
     assert compared(altered) == compared(table) and altered != table

@@ -6,12 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import bench
+import leaderboard
 import nbformat
 import numpy as np
 import pytest
+from quoted import numbers_in, shown_by, stands_among
 
 from pixelrnn.evidence import stored_curves
 from pixelrnn.models import configs
+from support import files
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -25,16 +28,21 @@ def rows_of(text):
     return [row for row in rows if not set(row[0]) <= {"-", ":"} and row[0] not in ("result", "note")]
 
 
-def measured(path):
-    """The rows of a notebook's stored table of claims, which nbval compares with those of a new run."""
+def tables(path, kind):
+    """The rows of a notebook's stored table: a reader's "results", or all its "claims", which nbval compares."""
     cells = nbformat.read(path, as_version=4).cells
-    tables = [o.data["text/markdown"] for c in cells for o in c.get("outputs", ()) if "claims" in o.get("metadata", {})]
-    return rows_of("\n".join(tables))
+    found = [o.data["text/markdown"] for c in cells for o in c.get("outputs", ()) if kind in o.get("metadata", {})]
+    return rows_of("\n".join(found))
 
 
 def results(path):
     """The text under a note's heading "Results"."""
     return path.read_text(encoding="utf-8").split("## Results")[1].split("\n## ")[0]
+
+
+def words_of(text):
+    """The number of words as a reader sees them: without addresses and tags."""
+    return len(re.sub(r"<[^>]*>|\]\([^)]*\)", " ", text).split())
 
 
 def test_every_notebook_has_a_note_of_its_name_and_stands_in_the_index():
@@ -48,36 +56,31 @@ def test_every_notebook_has_a_note_of_its_name_and_stands_in_the_index():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_note_reports_the_rows_that_its_notebook_measures(path):
-    assert rows_of(results(NOTES / f"{path.stem}.md")) == measured(path) != []
+def test_a_note_reports_what_a_reader_of_its_notebook_is_shown(path):
+    assert rows_of(results(NOTES / f"{path.stem}.md")) == tables(path, "results") != []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_note_says_what_was_asked_what_differs_and_what_it_does_not_show(path):
+def test_a_note_is_one_page_answer_results_differences_and_limits(path):
     text = (NOTES / f"{path.stem}.md").read_text(encoding="utf-8")
-    for heading in (
-        "## Asked",
-        "## Done",
-        "## Results",
-        "## What differs from the article, and why",
-        "## What it does not show",
-    ):
-        assert heading in text
+    headings = ["Answer", "Results", "What differs from the article, and why", "What it does not show"]
+    assert re.findall(r"(?m)^## (.+)$", text) == headings
+    assert words_of(text) <= 600
+    number = int(path.stem[:2])
+    assert f"](answers.md#note-{number})" in text and f"](appendix.md#note-{number})" in text
 
 
-def test_the_index_claims_only_what_was_measured():
-    text = (NOTES / "README.md").read_text(encoding="utf-8").split("## What holds")[1].split("\n\nThe article")[0]
-    table = rows_of(text)
-    assert {row[0] for row in table} == {path.stem[:2] for path in NOTEBOOKS}
-    for note, *row in table:
-        path = next(path for path in NOTEBOOKS if path.stem.startswith(note))
-        assert tuple(row) in measured(path), row
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_answer_of_a_note_quotes_values_that_its_notebook_shows(path):
+    answer = (NOTES / f"{path.stem}.md").read_text(encoding="utf-8").split("## Answer")[1].split("\n## ")[0]
+    known = shown_by(nbformat.read(path, as_version=4))
+    assert all(stands_among(number, known) for number in numbers_in(answer)), answer
 
 
 def number_of(note, claim):
-    """The numbers of the stored run that stand in a notebook's table, as text."""
+    """The numbers of the stored run that stand in a notebook's table of checks, as text."""
     (path,) = [path for path in NOTEBOOKS if path.stem.startswith(note)]
-    (row,) = [row for row in measured(path) if row[0] == claim]
+    (row,) = [row for row in tables(path, "claims") if row[0] == claim]
     return row
 
 
@@ -85,18 +88,17 @@ def test_the_readme_is_short_and_its_first_notebook_near():
     """Words as a reader sees them: without addresses and tags."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     before = re.split(r"\]\(notebooks/", readme)[0]
-    shown = [re.sub(r"<[^>]*>|\]\([^)]*\)", " ", text).split() for text in (readme, before)]
-    assert len(shown[0]) <= 900 and len(shown[1]) <= 200
+    assert words_of(readme) <= 900 and words_of(before) <= 200
     assert len(re.findall(r"(?m)^!\[", readme)) == 1
 
 
 def test_the_numbers_of_the_readme_are_those_of_the_stored_runs():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     usage = (NOTES / "usage.md").read_text(encoding="utf-8")
-    name = "random LSTM, fitted readout, 512 x 512, 8 bits, 3 channels: free running, fraction of bits right"
+    name = "random LSTM, fitted head, 512 x 512, 8 bits, 3 channels: free running, fraction of bits right"
     untrained = number_of("04", name)
     assert untrained[1:3] == ("1", "1 (all bits)") and f"{512 * 512 * 3 * 8:,} bits" in readme
-    assert f"which has {(512 + 1) * 512 * 3 * 8:,} weights" in readme  # of 512 features and a bias
+    assert f"a linear layer with {(512 + 1) * 512 * 3 * 8:,} weights" in readme  # of 512 features and a bias
     mixed = {path.stem: stored_curves.load_benchmark(path)[1]["nats"][-1] for path in MIXTURES}
     assert f"**{min(mixed.values()):.2f} nats** of negative log-likelihood" in readme
     digits = json.loads((ROOT / "data" / "weights" / "digits.json").read_text(encoding="utf-8"))["nats"]["test"]
@@ -122,45 +124,35 @@ def last_of_each_seed(path):
     return protocol, [(table["seconds"][last], table["nats"][last]) for last in lasts]
 
 
-def size_of(protocol):
-    return ", ".join(map(str, protocol["sizes"].values()))
-
-
-def benchmark_row(path):
-    """A stored run as the leaderboard reports it: what it reached, on which machine, and what runs it again."""
-    protocol, lasts = last_of_each_seed(path)
-    nats, model = [value for _, value in lasts], protocol["model"]
-    span = f"{min(nats):.2f}" + (f" to {max(nats):.2f}" if len(nats) > 1 else "")
-    told = [protocol["data"], model, size_of(protocol), protocol["binarised"], f"{protocol['budget']:g}", len(nats)]
-    machine = re.sub(r"\((R|TM)\)| CPU\b.*| \d+-Core.*| Processor.*", "", protocol["processor"])
-    again = re.sub(r"--model .+? --data", f"--model {model} --data", protocol["command"])  # alone, without the others
-    again = again.removeprefix("python tools/bench.py ").removesuffix(" --store")
-    told += [span, f"{machine}, {protocol['threads']} threads", f"`{again}`"]
-    return f"| {' | '.join(map(str, told))} |"
-
-
-def leaderboard():
-    """The rows of all stored runs, by data and then by mean nats, the lowest first."""
-
-    def place(path):
-        protocol, lasts = last_of_each_seed(path)
-        return ("mnist", "letters", "digits").index(protocol["data"]), np.mean([nats for _, nats in lasts])
-
-    return [benchmark_row(path) for path in sorted(BENCHMARKS, key=place)]
-
-
-def reported_runs(text):
-    """The rows of a page that begin as those of stored runs do."""
-    return re.findall(r"^\| (?:mnist|letters|digits) \|.*\|$", text, flags=re.M)
-
-
-def test_the_leaderboard_is_all_stored_runs_in_their_order():
+def test_the_leaderboard_is_all_stored_runs_one_table_for_each_time_the_lowest_first():
     text = (NOTES / "benchmarks.md").read_text(encoding="utf-8")
-    assert reported_runs(text) == leaderboard() != []
-    for row in leaderboard():  # a wrong value, or a run that is missing, would be seen
-        nats = row.split(" | ")[6]
-        assert reported_runs(text.replace(row, row.replace(nats, "77.00"))) != leaderboard()
-        assert reported_runs(text.replace(f"{row}\n", "")) != leaderboard()
+    assert f"{leaderboard.BEGIN}\n{leaderboard.tables()}\n{leaderboard.END}" in text
+    best, *each = re.split(r"(?m)^### .*$", leaderboard.tables())
+    rows = [[float(nats) for nats in re.findall(r"^\| \*\*([\d.]+)\*\* \|", part, flags=re.M)] for part in each]
+    assert sum(map(len, rows)) == len(STORED) and all(part == sorted(part) != [] for part in rows)
+    lowest = [float(nats) for nats in re.findall(r"^\| \*\*([\d.]+)\*\* \|", best, flags=re.M)]
+    assert sorted(lowest) == sorted(part[0] for part in rows)
+    mnist = [run.nats for run in map(leaderboard.load, STORED) if run.protocol["data"] == "mnist"]
+    assert f"{lowest[0]:.2f}" == f"{min(mnist):.2f}"
+
+
+def test_a_row_of_the_leaderboard_by_hand(tmp_path):
+    protocol = {"model": "joint", "sizes": {"units": 256}, "data": "mnist", "binarised": "static", "budget": 600.0}
+    protocol |= {"processor": "AMD EPYC", "instructions": "AVX2", "threads": 2}
+    names, unordered = ["seed", "seconds", "updates", "nats"], enumerate((82.0, 80.0, 81.0))
+    rows = [(seed, seconds, 9, nats if seconds == 600 else 99) for seed, nats in unordered for seconds in (30, 600)]
+    files.write_table(tmp_path / "run.csv", protocol, names, rows)
+    text = leaderboard.tables(tmp_path)
+    row = "| **81.00** | joint row, 256 units | 0.58 (3 seeds) | 80.00 to 82.00 | AMD EPYC, AVX2, 2 cores |"
+    assert "### MNIST, static: 10 minutes\n\n| nats per image | model |" in text and f"{row}\n" in text
+    row = "| **81.00** | MNIST, static | 10 minutes | joint row, 256 units | AMD EPYC, AVX2, 2 cores |\n"
+    assert row in text and '"--model NAME --data mnist --seconds 600 --static"' in text
+    members = [{**protocol, "order": order, "seed": 0, "nats": 79.0 + order, "threads": 1} for order in (0, 3)]
+    files.write_table(tmp_path / "mix.csv", {**protocol, "members": members}, names, [(0, 1, 1, 79), (0, 2, 2, 78.5)])
+    row = (
+        "| **78.50** | joint row, 256 units: orders 0, 3 (seed 0) | 79.00 to 82.00 | 20 | AMD EPYC, AVX2, 1 core each |"
+    )
+    assert f"{row}\n" in leaderboard.tables(tmp_path)
 
 
 @every_stored_run
@@ -172,28 +164,6 @@ def test_stored_runs_say_how_they_were_made(path):
     assert (protocol["training images"], protocol["measured images"]) == counted
     assert protocol["unit"] == "nats per image, mean over the test images"
     assert all(protocol["budget"] <= seconds < 1.04 * protocol["budget"] for seconds, _ in lasts)
-
-
-def mixture_row(path):
-    """A stored mixture as the leaderboard page reports it: its members, by order; what they reach alone, and mixed."""
-    protocol, table = stored_curves.load_benchmark(path)
-    members, orders_of = protocol["members"], {}
-    for order in dict.fromkeys(member["order"] for member in members):
-        seeds = tuple(str(member["seed"]) for member in members if member["order"] == order)
-        orders_of.setdefault(seeds, []).append(str(order))
-    who = [f"order {', '.join(orders)}: seed {', '.join(seeds)}" for seeds, orders in orders_of.items()]
-    nats = [member["nats"] for member in members]
-    told = ["; ".join(who), protocol["model"]]
-    told += [size_of(protocol), protocol["binarised"], f"{protocol['budget']:g}", len(members)]
-    told += [f"{min(nats):.2f} to {max(nats):.2f}", f"{table['nats'][-1]:.2f}"]
-    return f"| {' | '.join(map(str, told))} |"
-
-
-def test_the_stored_mixtures_stand_below_the_leaderboard_the_lowest_first():
-    text = (NOTES / "benchmarks.md").read_text(encoding="utf-8")
-    told = [row for row in text.splitlines() if row.startswith("| order ")]
-    reached = {mixture_row(path): stored_curves.load_benchmark(path)[1]["nats"][-1] for path in MIXTURES}
-    assert told == sorted(reached, key=reached.get) != []
 
 
 @pytest.mark.parametrize("path", MIXTURES, ids=lambda path: path.stem)
@@ -208,7 +178,11 @@ def test_stored_mixtures_say_how_their_members_were_trained(path):
         assert member["looks"][-1] == [member["seconds"], member["updates"], member["nats"]]
 
 
-BENCHMARK_NOTE = NOTES / "07_what_a_minute_buys.md"
+BENCHMARK_NOTE = NOTES / "appendix.md"
+
+
+def size_of(protocol):
+    return ", ".join(map(str, protocol["sizes"].values()))
 
 
 def cost_row(path):
@@ -250,12 +224,13 @@ def test_before_and_after_tuning_are_told_as_they_were_run():
     )
     assert len(told) == 4
     for budget, before, before_seeds, model, size, after, after_seeds in told:
-        rest = f"dynamic | {budget.replace(',', '')}"
-        for row in (
-            f"| mnist | joint | 256 | {rest} | {before_seeds} | {before} |",
-            f"| mnist | {model} | {size} | {rest} | {after_seeds} | {after} |",
-        ):
-            assert [stored for stored in leaderboard() if stored.startswith(row)], row
+        for name, sizes, span, seeds in (("joint", "256", before, before_seeds), (model, size, after, after_seeds)):
+            found = [leaderboard.load(path) for path in BENCHMARKS]
+            wanted = "mnist", "dynamic", float(budget.replace(",", "")), False
+            found = [run for run in found if run.group == wanted and run.protocol["model"] == name]
+            (run,) = [run for run in found if size_of(run.protocol) == sizes]
+            low, high = (f"{edge(run.of_each):.2f}" for edge in (min, max))
+            assert span == (low if low == high else f"{low} to {high}") and int(seeds) == len(run.of_each)
 
 
 def test_shifted_images_and_mixtures_are_told_as_they_were_run():
@@ -306,13 +281,6 @@ def test_the_stored_command_leads_to_the_stored_file(path):
     assert bench.path_of(SimpleNamespace(**asked), protocol["model"], [0]) == path
 
 
-def test_no_row_of_a_stored_run_is_left_over():
-    """A table row, or the beginning of one, that no stored file bears out."""
-    for path in (ROOT / "README.md", *NOTES.glob("*.md")):
-        for row in reported_runs(path.read_text(encoding="utf-8")):
-            assert [stored for stored in leaderboard() if stored.startswith(row)], row
-
-
 @pytest.mark.parametrize(("run", "most"), [("joint_dynamic_150s", 84), ("joint_512-units_dynamic_900s", 80)])
 def test_stored_runs_reach_what_is_said_of_them(run, most):
     (path,) = [path for path in BENCHMARKS if path.stem == f"mnist_{run}"]
@@ -320,7 +288,7 @@ def test_stored_runs_reach_what_is_said_of_them(run, most):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_wrong_figure_in_a_note_would_be_seen(path):
+def test_a_wrong_value_in_a_note_would_be_seen(path):
     text = results(NOTES / f"{path.stem}.md")
-    figure = rows_of(text)[-1][1]
-    assert rows_of(text.replace(f"| {figure} |", "| 99% |")) != measured(path)
+    value = rows_of(text)[-1][1]
+    assert rows_of(text.replace(f"| {value} |", "| **99%** |")) != tables(path, "results")

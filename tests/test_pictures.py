@@ -15,7 +15,7 @@ from matplotlib.collections import PolyCollection
 from PIL import Image
 
 import helpers
-from support import checks, plot_style
+from support import checks, figures, plot_style
 
 ROWS, COLUMNS = 6, 4
 TO_COME = [86, 180, 233]
@@ -121,7 +121,7 @@ def test_dollars_in_a_name_are_drawn_as_dollars():
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_curve_has_its_very_name_at_its_end(name, layout):
     figure, ax = plt.subplots(layout=layout)
-    helpers.plot_losses(ax, {name: [[1.0, 0.5], [1.0, 0.4]], "other": [2.0, 1.0]}, {name: np.ones((3, 2))})
+    figures.plot_losses(ax, {name: [[1.0, 0.5], [1.0, 0.4]], "other": [2.0, 1.0]}, {name: np.ones((3, 2))})
     drawn(figure)
     assert {text.get_text() for text in ax.texts} == {name, "other"}
 
@@ -150,7 +150,7 @@ def test_names_at_line_ends_stand_at_their_lines_and_give_way_to_both_sides():
 def test_a_curve_on_a_linear_axis_has_its_name_at_its_end():
     _, ax = plt.subplots()
     ax.set_ylim(0, 10)
-    helpers.plot_losses(ax, {"one": [9.0, 4.0]}, yscale="linear")
+    figures.plot_losses(ax, {"one": [9.0, 4.0]}, yscale="linear")
     assert ax.get_yscale() == "linear" and abs(ax.texts[0].get_position()[1] - 0.4) < 1e-3
 
 
@@ -202,7 +202,7 @@ def test_difference_is_white_where_equal():
 
 def test_plot_losses_draws_every_seed_under_one_name():
     _, ax = plt.subplots()
-    helpers.plot_losses(ax, {"one": [3.0, 2.0, 1.0], "two": [[9.0, 8.0], [7.0, 6.0]]})
+    figures.plot_losses(ax, {"one": [3.0, 2.0, 1.0], "two": [[9.0, 8.0], [7.0, 6.0]]})
     assert [list(line.get_ydata()) for line in ax.lines] == [[3, 2, 1], [9, 8], [7, 6]]
     assert [list(line.get_xdata()) for line in ax.lines] == [[0, 1, 2], [0, 1], [0, 1]]
     assert sorted(text.get_text() for text in ax.texts) == ["one", "two"]
@@ -212,7 +212,7 @@ def test_plot_losses_draws_every_seed_under_one_name():
 
 def test_plot_losses_over_another_axis():
     _, ax = plt.subplots()
-    helpers.plot_losses(ax, {"one": [3.0, 2.0]}, x={"one": [0.5, 1.5]})
+    figures.plot_losses(ax, {"one": [3.0, 2.0]}, x={"one": [0.5, 1.5]})
     (line,) = ax.lines
     assert list(line.get_xdata()) == [0.5, 1.5]
 
@@ -220,7 +220,7 @@ def test_plot_losses_over_another_axis():
 def test_plot_losses_draws_the_band_of_the_same_name():
     _, ax = plt.subplots()
     reference = {"one": np.array([[1.0, 5.0, 3.0], [4.0, 2.0, 6.0]]), "other": np.ones((2, 3))}
-    helpers.plot_losses(ax, {"none": [1.0, 1.0, 1.0], "one": [3.0, 2.0, 1.0]}, reference)
+    figures.plot_losses(ax, {"none": [1.0, 1.0, 1.0], "one": [3.0, 2.0, 1.0]}, reference)
     (band,) = [artist for artist in ax.collections if isinstance(artist, PolyCollection)]
     corners = {tuple(corner) for corner in band.get_paths()[0].vertices}
     assert corners == {(0, 1), (1, 2), (2, 3), (0, 4), (1, 5), (2, 6)}
@@ -229,8 +229,8 @@ def test_plot_losses_draws_the_band_of_the_same_name():
 
 def test_plot_losses_leaves_no_curve_out():
     _, ax = plt.subplots()
-    helpers.plot_losses(ax, {str(number): [1.0, 0.5] for number in range(len(helpers.COLORS) + 1)})
-    assert len(ax.lines) == len(helpers.COLORS) + 1
+    figures.plot_losses(ax, {str(number): [1.0, 0.5] for number in range(len(plot_style.COLORS) + 1)})
+    assert len(ax.lines) == len(plot_style.COLORS) + 1
 
 
 # Pictures while they are generated
@@ -307,3 +307,78 @@ def test_frames_of_a_batch_show_all_its_sequences():
     assert list(frames) == [0, 2, 4] and frames[4].shape == (4, 7, 3)
     assert (frames[2][:2, :3] == 0).all() and (frames[2][:2, 4:] == 255).all()
     assert (frames[2][2:, :3] == [86, 180, 233]).all() and (frames[2][2:, 4:] == [86, 180, 233]).all()
+
+
+# Figures that several notes draw
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What a function of support/figures.py displays: the figure, drawn, and its alternative text."""
+    kept = []
+    monkeypatch.setattr(figures, "show_figure", lambda alt, figure: kept.append((drawn(figure), alt)))
+    return kept
+
+
+def test_maps_are_shown_side_by_side_with_a_frame_and_one_colour_bar(shown):
+    maps = {"one": np.array([[1.0, np.nan], [2.0, 3.0]]), "two": np.array([[0.0, 5.0]])}
+    figures.show_maps(maps, "Two maps", "two maps", mark=(1, 0), bar="what it is")
+    ((figure, alt),) = shown
+    assert alt == "two maps" and figure.get_suptitle() == "Two maps"
+    one, two, bar = figure.axes
+    assert (one.get_title(), two.get_title(), bar.get_ylabel()) == ("one", "two", "what it is")
+    for ax in (one, two):
+        assert ax.images[0].get_clim() == (0, 5)  # one scale, which the bar shows
+        assert ax.patches[0].get_xy() == (-0.5, 0.5)  # row 1, column 0
+    assert one.images[0].get_array().mask.tolist() == [[False, True], [False, False]]
+
+
+def test_bars_are_means_with_a_dash_for_each_seed_and_a_text_above(shown):
+    figures.show_bars({"joint": [1.0, 3.0], "other": 4}, "Bars", "two bars", "nats", "{:.0f} nats", levels={"floor": 1})
+    ((figure, _),) = shown
+    (ax,) = figure.axes
+    assert [bar.get_height() for bar in ax.patches] == [2, 4] and ax.get_ylabel() == "nats"
+    assert [text.get_text() for text in ax.texts] == ["2 nats", "4 nats", "floor"]
+    assert ax.lines[0].get_ydata().tolist() == [1, 3] and ax.lines[-1].get_ydata() == [1, 1]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["joint", "other"]
+    assert ax.patches[0].get_facecolor()[:3] == plt.matplotlib.colors.to_rgb(plot_style.color_of("joint"))
+
+
+def test_lines_are_named_at_their_ends_in_one_panel_or_several(shown):
+    lines = {"one": ([0, 1], [2, 3]), "several": ([0, 1], [[4, 5], [6, 7]])}
+    figures.show_lines(lines, "Lines", "some lines", "x", "y", levels={"level": 4})
+    figures.show_lines({"left": lines, "right": {"two": ([0], [1])}}, "Lines", "lines", "x", "y", yscale="log")
+    (one, _), (two, _) = shown
+    (ax,) = one.axes
+    assert [list(line.get_ydata()) for line in ax.lines[:3]] == [[2, 3], [4, 5], [6, 7]]
+    assert {text.get_text() for text in ax.texts} == {"one", "several", "level"}
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("x", "y")
+    assert [ax.get_title() for ax in two.axes] == ["left", "right"] and two.axes[1].get_yscale() == "log"
+    assert len(two.axes[1].lines) == 1
+
+
+def test_losses_are_shown_in_panels_with_their_levels_and_limits(shown):
+    curves = {"left": {"one": [3.0, 2.0]}, "right": {"two": [[9.0, 8.0], [7.0, 6.0]]}}
+    more = {"levels": {"right": {"floor": 5}}, "limits": {"right": (4, 10)}, "every": 10, "yscale": "linear"}
+    figures.show_losses(curves, "Losses", "losses", "nats", **more)
+    ((figure, _),) = shown
+    left, right = figure.axes
+    assert list(left.lines[0].get_xdata()) == [0, 10] and left.get_ylabel() == "nats"
+    assert left.get_ylim()[0] <= 2 and left.get_ylim()[1] >= 3  # all of its curve is in sight
+    assert right.get_ylim() == (4, 10) and right.lines[-1].get_ydata() == [5, 5]
+    assert {text.get_text() for text in right.texts} == {"two", "floor"}
+
+
+def test_panels_beyond_the_names_are_empty_and_columns_are_kept():
+    figure, axes = figures.panels(["a", "b", "$c"], "title", columns=2)
+    assert len(axes) == 3 and len(figure.axes) == 4 and not figure.axes[3].axison
+    assert [ax.get_title() for ax in axes] == ["a", "b", "$c"]
+    drawn(figure)
+
+
+def test_pictures_with_alternative_text_are_displayed(monkeypatch):
+    kept = []
+    monkeypatch.setattr(helpers, "show_figure", lambda alt, figure: kept.append(alt))
+    assert helpers.show_pictures({"one": GREY}, "title", "alt text") is None and kept == ["alt text"]
+    batch = torch.zeros(1, GREY.shape[0], GREY.shape[1])
+    assert helpers.filmstrip(batch, (*GREY.shape[:2], 1), count=2, alt="a strip") is None and kept[1:] == ["a strip"]

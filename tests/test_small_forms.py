@@ -28,7 +28,7 @@ def test_all_eight_bits_are_restored_trained_and_untrained(kind):
     trained, solved = (helpers.GenModel(sequences.shape[-1], 64, norm=norm) for norm in ("layer", None))
     assert fraction_restored(trained, sequences) < 0.7 and fraction_restored(solved, sequences) < 0.7
     helpers.train(trained, sequences, steps=150)
-    helpers.fit_readout(solved, sequences)
+    helpers.fit_head(solved, sequences)
     assert fraction_restored(trained, sequences) == fraction_restored(solved, sequences) == 1
     written = helpers.to_levels(helpers.sample(solved, ROWS)[0], 2)[0]
     assert np.array_equal(helpers.unflatten(helpers.from_bit_planes(written), PICTURE.shape), KINDS[kind])
@@ -38,7 +38,7 @@ def test_all_eight_bits_are_restored_trained_and_untrained(kind):
 def test_noise_needs_as_many_numbers_as_rows(hidden_size, restored):
     torch.manual_seed(0)
     model = helpers.GenModel(planes(NOISE).shape[-1], hidden_size)
-    assert helpers.fit_readout(model, planes(NOISE)) == hidden_size + 1
+    assert helpers.fit_head(model, planes(NOISE)) == hidden_size + 1
     assert (fraction_restored(model, planes(NOISE)) == 1) == restored
 
 

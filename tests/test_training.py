@@ -357,7 +357,7 @@ def test_readout_restores_noise_from_an_untrained_model(cell, settings):
     model = helpers.GenModel(40, 16, cell=cell, **settings)
     before = model.rnn.weight_hh_l0.clone()
     assert helpers.fraction_exact(helpers.sample(model, 12)[0], bits, 2) < 0.8
-    assert helpers.fit_readout(model, bits) == 12
+    assert helpers.fit_head(model, bits) == 12
     assert helpers.fraction_exact(helpers.sample(model, 12)[0], bits, 2) == 1
     assert torch.equal(model.rnn.weight_hh_l0, before)  # nothing but the output layer was set
 
@@ -366,7 +366,7 @@ def test_readout_with_fewer_features_than_steps_does_not_restore_noise():
     torch.manual_seed(0)
     bits = torch.randint(0, 2, (1, 12, 40)).float()
     model = helpers.GenModel(40, 6)
-    assert helpers.fit_readout(model, bits) == 7
+    assert helpers.fit_head(model, bits) == 7
     assert helpers.fraction_exact(helpers.sample(model, 12)[0], bits, 2) < 1
 
 
@@ -549,7 +549,7 @@ def test_bad_optimizer():
 
 def test_a_readout_is_not_solved_for_a_joint_head():
     with pytest.raises(checks.LabError, match="joint head"):
-        helpers.fit_readout(small_model(head="joint"), TINY)
+        helpers.fit_head(small_model(head="joint"), TINY)
 
 
 def losses_with(bfloat16):

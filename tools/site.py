@@ -35,7 +35,14 @@ SOURCES = ROOT / "site"
 PORT = 8000
 # Pages that are neither notes nor the front page, in the order of the menus.
 FIRST = ("labnotes/usage.md", "labnotes/causality.md")
-OTHERS = ("labnotes/benchmarks.md", "labnotes/machines.md", "data/README.md", "data/weights/README.md")
+OTHERS = (
+    "labnotes/answers.md",
+    "labnotes/appendix.md",
+    "labnotes/benchmarks.md",
+    "labnotes/machines.md",
+    "data/README.md",
+    "data/weights/README.md",
+)
 
 
 # --- The text of a page -----------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 
 from pixelrnn.evidence.stored_curves import fraction_in_time, load_curves, save_curves
 from support.checks import LabError
-from support.display import show_table
+from support.display import show_markdown, show_table
 from support.files import DATA
 
 
@@ -24,21 +24,22 @@ class Claims:
     they are left out of its comparison (tests/sanitize.cfg): `check` has asserted what is said of them.
 
     note: the name of a notebook, whose reference curves lie in data/reference/; None: there are none.
+    reference: the loss curves of other seeds, name -> (seeds, steps); empty where they do not apply.
     settings: what its numbers depend on. With other settings than those of the reference curves (a reader's own
         picture, another size), results are shown and not asserted, and curves are not compared: `asserted` is False.
     Raises LabError for reference curves that are there and cannot be read.
     """
 
     def __init__(self, note=None, **settings):
-        self.rows, self._since, self._stored = [], time.perf_counter(), {}
+        self.rows, self._since, self.reference = [], time.perf_counter(), {}
         self.settings, self.path = settings, DATA / "reference" / f"{note}.csv"
         self.asserted = note is None or RECORD in os.environ
         if not self.asserted:
-            self._stored = load_curves(self.path, self.settings)
-            self.asserted = bool(self._stored)
+            self.reference = load_curves(self.path, self.settings)
+            self.asserted = bool(self.reference)
 
     def check(self, result, this_run, must_be, **baselines):
-        """Record and print a result; AssertionError if one of its numbers misses the bound, or a baseline meets it.
+        """Record a result; AssertionError if one of its numbers misses the bound, or a baseline meets it.
 
         this_run: a number or several (of seeds, of models), each of which must meet the bound; None never does.
         must_be: the bound, then its unit: "under 0.05 of the pixels", "at most 50 steps", "0.8 to 1.2 times", "9 runs"
@@ -61,36 +62,53 @@ class Claims:
         now = time.perf_counter()
         self.rows.append({**row, "seconds": round(now - self._since, 1)})
         self._since = now
-        result, this_run, must_be, baseline = in_words(row)
-        print(f"{result}: {this_run}; must be {must_be}" + (f"; {baseline}" if baseline else ""))
 
-    def reference(self, seeds, curves, every=1):
-        """The loss curves of other seeds, name -> (seeds, steps), after a check that this run's keep up with them.
+    def compare(self, seeds, curves, every=1):
+        """Check that this run's loss curves keep pace with the reference curves, where these apply.
 
-        Empty where they do not apply. `make reference` stores this run's curves instead. Raises LabError where the
-        stored curves are of other names.
+        `make reference` stores this run's curves instead. Raises LabError where the stored curves are of other names.
         curves: name -> a loss curve for each of `seeds`, a loss at each `every` steps.
         """
         if RECORD in os.environ:
             by_seed = {name: dict(zip(seeds, losses, strict=True)) for name, losses in curves.items()}
             save_curves(self.path, self.settings, by_seed, every)
-        elif self._stored:
-            if curves.keys() != self._stored.keys():
-                raise LabError(f"The curves in {self.path.name} are of {', '.join(self._stored)}: `make reference`.")
+        elif self.reference:
+            if curves.keys() != self.reference.keys():
+                raise LabError(f"The curves in {self.path.name} are of {', '.join(self.reference)}: `make reference`.")
             floor, reached, flat = self.settings.get("floor", 0.0), [], []
-            for name, band in self._stored.items():
+            for name, band in self.reference.items():
                 own = curves[name]
                 reached += [fraction_in_time(losses, band, floor=floor) for losses in own]
                 flat.append(fraction_in_time([own[0][0]] * len(own[0]), band, floor=floor))
-            self.check(
-                "loss curves: fraction of ten thresholds reached in time", reached, "at least 0.9", never_falling=flat
-            )
-        return self._stored
+            in_pace, flat = (sum(one >= 0.9 for one in fractions) for fractions in (reached, flat))
+            name = "loss curves that fall as fast as those of the reference seeds"
+            self.check(name, in_pace, f"{len(reached)} of {len(reached)} curves", never_falling=flat)
 
     def table(self):
-        """Display the table; the exact numbers are in the output's metadata too, for `make notebooks`."""
+        """Display all that was checked; the exact numbers are in the output's metadata too, for `make notebooks`."""
         cells = [in_words(row) for row in self.rows]
         show_table(("result", "this run", "must be", "baseline"), cells, metadata={"claims": self.rows})
+
+
+def show_results(*rows):
+    """Display the results that a reader takes away: a sentence, what was measured, what chance or a simple rule gives.
+
+    What was measured stands in bold, by which nbval knows that it is not to be compared (tests/sanitize.cfg).
+    """
+    cells = [(sentence, f"**{measured}**", compared) for sentence, measured, compared in rows]
+    lines = [
+        "| result | measured | for comparison |",
+        "| --- | --- | --- |",
+        *(f"| {' | '.join(row)} |" for row in cells),
+    ]
+    show_markdown("\n".join(lines), {"results": [list(row) for row in rows]})
+
+
+def span(values, digits=0, unit=""):
+    """The smallest and the largest of a number or several as text, "98 to 101 nats"; None counts as none."""
+    known = [value for value in np.ravel(np.asarray(values, dtype=float)) if math.isfinite(value)]
+    texts = dict.fromkeys(f"{edge:,.{digits}f}" for edge in (min(known), max(known))) if known else ["none"]
+    return " to ".join(texts) + unit
 
 
 RECORD = "PIXELRNN_RECORD"  # `make reference` sets this environment variable

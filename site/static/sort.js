@@ -1,6 +1,5 @@
-// The leaderboard sorts by a column when its heading is pressed: by the first number in a cell, else by the letters.
-// Without this script the table is there all the same, in the order in which it was written. The page's other table
-// has cells that refer to the row above, and must keep its order.
+// Tables of the leaderboard's page sort by a column when its heading is pressed: by the first number in a cell, else by
+// the letters. Without this script they are there all the same, in the order in which they were written.
 
 function value(row, column) {
   return row.cells[column].textContent.trim();
@@ -26,15 +25,14 @@ function sortBy(table, column) {
   heads[column].setAttribute("aria-sort", descending ? "descending" : "ascending");
 }
 
-const leaderboard = document.querySelector("article table");
-if (leaderboard) {
-  leaderboard.classList.add("sorts");
-  for (const [column, head] of [...leaderboard.tHead.rows[0].cells].entries()) {
+for (const table of document.querySelectorAll("article table")) {
+  table.classList.add("sorts");
+  for (const [column, head] of [...table.tHead.rows[0].cells].entries()) {
     const button = document.createElement("button");
     button.type = "button";
     button.title = "Sort by this column; press again to reverse";
     button.append(...head.childNodes);
-    button.addEventListener("click", () => sortBy(leaderboard, column));
+    button.addEventListener("click", () => sortBy(table, column));
     head.append(button);
   }
 }
