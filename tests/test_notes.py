@@ -106,7 +106,7 @@ def test_the_numbers_of_the_readme_are_those_of_the_stored_runs():
     assert f"**{digits['mixture']:.2f} nats** per test image" in usage and f"{alone} alone" in usage
     assert number_of("01", "free running, fraction of pixels right: categorical")[1:3] == ("1", "1 (all pixels)")
     assert number_of("01", "free running, fraction of pixels right: regression")[2] == "under 0.05 (fraction)"
-    assert "categorical output and one-hot input, in every run; with regression in none" in readme
+    assert "categorical head and one-hot input, in every run; with regression in none" in readme
     copying = number_of("02", "pictures on which copying the row above gets less than 0.1160 of the bits wrong")
     assert f"copying the row above is better in {copying[1]} of 3 pictures" in readme
 
