@@ -100,7 +100,8 @@ def again(group):
     if mixture:
         return "the commands are in the stored files, [below](#mixtures) for one"
     static = " --static" * (binarised == "static")
-    return f'`make bench BENCH="--model NAME --data {data} --seconds {budget:g}{static}"`'
+    command = f'`make bench BENCH="--model NAME --data {data} --seconds {budget:g}{static}"`'
+    return f"{command}, with the units and seeds that the first line of the stored file names"
 
 
 def time_of(budget):
@@ -136,7 +137,7 @@ def tables(folder=STORED):
     text, best = ["## All stored runs\n"], []
     for group in sorted(groups, key=place):
         first, (*_, budget, mixture) = groups[group][0], group
-        time = f"{time_of(budget)}, {len(first.of_each)} networks" if mixture else time_of(budget)
+        time = f"{len(first.of_each)} x {time_of(budget)}, one core each" if mixture else time_of(budget)
         cells = f"**{first.nats:.2f}**", task(group), time, first.told, first.machine
         best.append((place(group)[:2], first.nats, cells))
         rows = table(HEADS[mixture], [run.cells() for run in groups[group]])
