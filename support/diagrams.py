@@ -117,13 +117,8 @@ def last_output_or_all(alt, bidirectional=False):
     seq2seq = [(f"row {t}", "LSTM", "head", f"row {t + 1}") for t in (1, 2, 3, 4)]
     seq2vec = [(row, "LSTM", "", "") for row, *_ in seq2seq[:-1]] + seq2seq[-1:]
     ends = (", bidirectional: causal", ", bidirectional: target leakage") if bidirectional else (": y[:, -1, :]", ": y")
-    figure, axes = plt.subplots(1, 2, figsize=(11, 3.4))
-    for ax, steps, title in zip(axes, (seq2vec, seq2seq), ("seq2vec" + ends[0], "seq2seq" + ends[1]), strict=True):
-        unrolled(ax, steps)
-        if bidirectional:
-            backward(ax, len(steps))
-        ax.set_title(title)
-    show_figure(alt, figure)
+    networks = {f"seq2vec{ends[0]}": (seq2vec, False), f"seq2seq{ends[1]}": (seq2seq, False)}
+    networks_unrolled(networks, alt, bidirectional)
 
 
 def field_maps(fields, title, alt):
@@ -272,11 +267,16 @@ def end_points(of_panels, alt, xlabel, hollow=None, levels=None, width=7.0):
     show_figure(alt, figure)
 
 
-def networks_unrolled(networks, alt):
-    """Display recurrent networks unrolled in time, title -> (steps, fed_back) as of `unrolled`, side by side."""
+def networks_unrolled(networks, alt, bidirectional=False):
+    """Display recurrent networks unrolled in time, title -> (steps, fed_back) as of `unrolled`, side by side.
+
+    bidirectional: with the second state, which goes to the left, in orange.
+    """
     figure, axes = plt.subplots(1, len(networks), figsize=(9 if len(networks) == 1 else 10, 3.4), squeeze=False)
     for ax, (title, (steps, fed_back)) in zip(axes[0], networks.items(), strict=True):
         unrolled(ax, steps, fed_back)
+        if bidirectional:
+            backward(ax, len(steps))
         ax.set_title(title)
     show_figure(alt, figure)
 

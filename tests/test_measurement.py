@@ -638,3 +638,20 @@ def test_floating_point_sequences_of_any_precision_are_taken(build, draw, dtype)
     model, sequences = build(), draw().round()
     assert helpers.nats(model, sequences.to(dtype)) == pytest.approx(helpers.nats(model, sequences))
     assert torch.equal(helpers.sample(model, 9, sequences.to(dtype))[0], helpers.sample(model, 9, sequences)[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (results.span([98.4, 96.6, 97.0]), "97 to 98"),
+        (results.span(0.7988, 2), "0.80"),
+        (results.span([1377.4, None], unit=" times"), "1,377 times"),
+        (results.span([None, np.nan], unit=" nats"), "none"),
+        (results.percent([0.7988, 0.9326]), "80% to 93%"),
+        (results.percent([0.499, 0.503], 1), "49.9% to 50.3%"),
+        (results.percent(1), "100%"),
+        (results.percent([]), "none"),
+    ],
+)
+def test_a_range_of_numbers_as_text(text, expected):
+    assert text == expected

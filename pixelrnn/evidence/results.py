@@ -107,8 +107,14 @@ def show_results(*rows):
 def span(values, digits=0, unit=""):
     """The smallest and the largest of a number or several as text, "98 to 101 nats"; None counts as none."""
     known = [value for value in np.ravel(np.asarray(values, dtype=float)) if math.isfinite(value)]
-    texts = dict.fromkeys(f"{edge:,.{digits}f}" for edge in (min(known), max(known))) if known else ["none"]
-    return " to ".join(texts) + unit
+    if not known:
+        return "none"
+    return " to ".join(dict.fromkeys(f"{edge:,.{digits}f}" for edge in (min(known), max(known)))) + unit
+
+
+def percent(fractions, digits=0):
+    """The smallest and the largest of a fraction or several as text, "80% to 93%"; None counts as none."""
+    return span(100 * np.asarray(fractions, dtype=float), digits, "%").replace(" to ", "% to ")
 
 
 RECORD = "PIXELRNN_RECORD"  # `make reference` sets this environment variable
