@@ -620,7 +620,7 @@ def test_a_cell_that_times_out_or_is_excused_fails_and_is_named(tmp_path, worker
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "data" / "reference").glob("*.csv")), ids=lambda path: path.stem)
-def test_reference_seeds_keep_pace_with_each_other_and_an_untrained_model_does_not(path):
+def test_reference_seeds_fall_as_fast_as_each_other_and_an_untrained_model_does_not(path):
     settings = json.loads(path.open().readline().removeprefix("# "))
     floor = settings.get("floor", 0.0)
     for name, seeds in stored_curves.load_curves(path, settings).items():

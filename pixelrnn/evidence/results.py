@@ -64,7 +64,7 @@ class Claims:
         self._since = now
 
     def compare(self, seeds, curves, every=1):
-        """Check that this run's loss curves keep pace with the reference curves, where these apply.
+        """Check that this run's loss curves fall as fast as the reference curves, where these apply.
 
         `make reference` stores this run's curves instead. Raises LabError where the stored curves are of other names.
         curves: name -> a loss curve for each of `seeds`, a loss at each `every` steps.
@@ -80,9 +80,9 @@ class Claims:
                 own = curves[name]
                 reached += [fraction_in_time(losses, band, floor=floor) for losses in own]
                 flat.append(fraction_in_time([own[0][0]] * len(own[0]), band, floor=floor))
-            in_pace, flat = (sum(one >= 0.9 for one in fractions) for fractions in (reached, flat))
+            in_time, flat = (sum(one >= 0.9 for one in fractions) for fractions in (reached, flat))
             name = "loss curves that fall as fast as those of the reference seeds"
-            self.check(name, in_pace, f"{len(reached)} of {len(reached)} curves", never_falling=flat)
+            self.check(name, in_time, f"{len(reached)} of {len(reached)} curves", never_falling=flat)
 
     def table(self):
         """Display all that was checked; the exact numbers are in the output's metadata too, for `make notebooks`."""
