@@ -28,6 +28,7 @@ from PIL import Image, ImageOps
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from causality import causality
 from support import checkpoints, devices
 from support.checks import LabError, _check_sequences, _checked_picture, _numbers, check_tensor, choice, number, whole
 from support.display import show_figure
@@ -772,14 +773,16 @@ def receptive_field(model, sequences, position, place=None):
 
 
 def leaks(model, sequences):
-    """Whether any prediction depends on itself or what comes after it, by gradient, in the mode the model is in.
+    """Whether any prediction depends on itself, on what comes after it or on other pictures, in the model's own mode.
 
-    After a value come those to its right and all later steps; where the head is independent, its whole step.
-    For models from elsewhere: causality.py.
+    After a value come those to its right and all later steps; where the head is independent, its whole step. Measured
+    by causality.py, which does the same for models from elsewhere: by gradient and by changing values.
     """
     check_tensor(sequences)
-    places = np.ndindex(*sequences.shape[1:] if model.joint else sequences.shape[1:2])
-    return any(receptive_field(model, sequences, *place).ravel()[n:].any() for n, place in enumerate(places))
+    sequences = sequences.detach().to(next(model.parameters()).device)
+    order = None if model.joint else np.arange(sequences.shape[1])[:, None]
+    mode = "training" if model.training else "evaluation"
+    return not causality(model.teacher_forced, sequences, order=order, predictions=torch.clone, modes=mode).causal
 
 
 def first_below(steps, values, threshold):

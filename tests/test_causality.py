@@ -1,8 +1,16 @@
 """causality() passes models that are right and finds the classic mistakes, in models as a stranger would write them."""
 
 import contextlib
+import inspect
 import io
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +19,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from causality import causality
+import causality as module
+from causality import assert_cached, assert_causal, causality
 
 torch.manual_seed(0)
 X, GREY, COLOR, SERIES = (torch.rand(2, *shape) for shape in ((4,), (1, 4, 4), (3, 2, 3), (4, 2)))
+BITS = (torch.rand(4, 1, 4, 4) > 0.5).float()
 TOKENS = torch.tensor([[0, 1, 2, 3, 4, 6], [6, 5, 5, 1, 0, 2]])
 
 
@@ -80,7 +91,76 @@ UPWARD, WHOLE_PIXELS = {"order": -torch.arange(16).view(4, 4)}, {"order": torch.
 ROTATED = partial(MaskedConv, change=lambda mask: mask.flip(2, 3))
 TRANSPOSED = partial(MaskedConv, change=lambda mask: mask.transpose(2, 3))
 BGR_OUT, UNMASKED = partial(MaskedConv, change=lambda mask: mask.flip(0)), partial(MaskedConv, change=torch.ones_like)
-NEXT, CHANNELS = {"next_value": True}, "Only channels of the same pixel"
+NEXT, CHANNELS = {"next_value": True}, "Only channels of the same pixel leak: are they in the same order in all masks?"
+
+
+class Residual(nn.Module):  # a causal model and, times a factor, one that leaks
+    def __init__(self, bad, factor=0.0):
+        super().__init__()
+        self.good, self.bad, self.factor = PixelCNN(), bad, nn.Parameter(torch.tensor(factor))
+
+    def forward(self, x):
+        return self.good(x) + self.factor * self.bad(x)[:, None]
+
+
+class Mixture(nn.Module):  # 10 parameters of a mixture for a whole pixel
+    def __init__(self, first=True):
+        super().__init__()
+        self.layers = nn.Sequential(MaskedConv(first, 3, 8, 3, 1), nn.ReLU(), nn.Conv2d(8, 10, 1))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Rows(nn.Module):  # binary pictures as rows of tokens -> logits of the next one
+    def __init__(self):
+        super().__init__()
+        self.tokens = nn.Embedding(2, 3)
+
+    def forward(self, x):
+        return self.tokens(x.long()) + self.tokens(x.long()).roll(-2, 1)
+
+
+class TwoVocabularies(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.few, self.many = nn.Embedding(3, 4), nn.Embedding(50, 4)
+        self.lstm, self.out = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.out(self.lstm(self.few(x[..., 0]) + self.many(x[..., 1]))[0])
+
+
+class ZeroInitialised(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.good, self.bad = PixelCNN(), nn.Conv2d(1, 4, 3, padding=1)
+        nn.init.zeros_(self.bad.weight)
+
+    def forward(self, x):
+        return self.good(x) + self.bad(x)[:, :, None]
+
+
+class Sigmoids(nn.Module):  # underflows in float32
+    def __init__(self):
+        super().__init__()
+        self.deep = nn.Sequential(*(part for _ in range(80) for part in (nn.Linear(1, 1), nn.Sigmoid())))
+
+    def forward(self, x):
+        return shifted(x) + self.deep(x[..., None])[..., 0]
+
+
+class Reordered(nn.Module):  # a PixelCNN in colour, its outputs merged colour by colour or class by class
+    def __init__(self, by_color, conv=MaskedConv):
+        super().__init__()
+        self.model, self.by_color = PixelCNN(3, conv=conv), by_color
+
+    def forward(self, x):
+        out = self.model(x)
+        return (out.transpose(1, 2) if self.by_color else out).flatten(1, 2)
+
+
+TWO = torch.stack([torch.randint(3, (4, 6)), torch.randint(3, 50, (4, 6))], -1)
 RIGHT = {
     "PixelCNN": (PixelCNN, GREY, {}),
     "PixelCNN in colour": (partial(PixelCNN, 3), COLOR, {}),
@@ -94,6 +174,12 @@ RIGHT = {
     "bfloat16": (lambda: shifted, GREY.bfloat16(), {}),
     "booleans": (lambda: lambda x: shifted(x.float()), GREY > 0.5, {}),
     "writes into its input": (lambda: lambda x: x.copy_(shifted(x)), GREY, {}),
+    "colours merged with classes": (partial(Reordered, True), COLOR, {}),
+    "classes merged with colours": (partial(Reordered, False), COLOR, {}),
+    "mixture": (Mixture, COLOR, {}),
+    "two vocabularies": (TwoVocabularies, TWO, NEXT | {"order": torch.arange(6).view(6, 1)}),
+    "MADE, flat, of a picture": (lambda: lambda x: shifted(x).flatten(1)[..., None].repeat(1, 1, 3), GREY, {}),
+    "as many classes as steps": (lambda: lambda x: shifted(x)[..., None] * torch.ones(4), X, {}),
 }
 MASK_B = partial(PixelCNN, first=False)
 WRONG = {  # name: model, example, settings, (prediction, value) among the leaks, a part of the report
@@ -104,16 +190,50 @@ WRONG = {  # name: model, example, settings, (prediction, value) among the leaks
     "transposed": (partial(PixelCNN, conv=TRANSPOSED), GREY, {}, ((0, 2, 2), (0, 3, 1)), "turned"),
     "upside down": (partial(PixelCNN, conv=ROTATED), GREY, {}, ((0, 0, 0), (0, 0, 1)), "Order right?"),
     "channels reversed": (partial(PixelCNN, 3, conv=BGR_OUT), COLOR, {}, ((0, 1, 1), (1, 1, 1)), CHANNELS),
-    "channels for pixels": (partial(PixelCNN, 3), COLOR, WHOLE_PIXELS, ((2, 0, 0), (0, 0, 0)), CHANNELS),
+    "channels for pixels": (partial(PixelCNN, 3), COLOR, WHOLE_PIXELS, ((2, 0, 0), (0, 0, 0)), "predicts them in turn"),
     "batch norm": (partial(PixelCNN, extra=BATCH_NORM), GREY, {}, ((0, 2, 2), (0, 3, 2)), "batch norm in training"),
     "batch norm, one image": (partial(PixelCNN, extra=BATCH_NORM), GREY[:1], {}, ((0, 2, 2), (0, 3, 2)), "examples"),
     "no shift": (partial(Recurrent, 0), SERIES, STEPS, ((1, 0), (1, 1)), "not shifted?"),
     "bidirectional": (partial(Recurrent, bidirectional=True), SERIES, STEPS, ((1, 0), (2, 1)), "bidirectional"),
-    "next value not said": (Transformer, TOKENS, {}, ((2,), (2,)), "shifted by one?"),
+    "next value not said": (Transformer, TOKENS, {}, ((2,), (2,)), "(next_value=True)?"),
     "mask off by one": (partial(Transformer, 1), TOKENS, NEXT, ((2,), (3,)), "Is a mask missing"),
     "attention over the batch": (partial(Transformer, 0, False), TOKENS, NEXT, None, "attention over the batch?"),
     "no gradient": (lambda: lambda x: shifted(x) + (5 * x).round(), GREY, {}, ((0, 1, 1), (0, 1, 1)), "shifted"),
     "shut gate": (lambda: lambda x: x * (x.roll(1, 1) > 0.25), torch.tensor([[0.1, 0.1, 0.9]]), {}, ((1,), (1,)), ""),
+    "branch times zero": (lambda: Residual(nn.Conv2d(1, 1, 3, padding=1)), GREY, {}, ((0, 0, 0), (0, 1, 1)), "(factor"),
+    "zero-initialised": (ZeroInitialised, GREY, {}, ((0, 0, 0), (0, 1, 1)), "noise for zero parameters (bad.weight)"),
+    "read by long()": (Rows, BITS[:, 0, 0], NEXT, ((0,), (2,)), "Is a mask missing"),
+    "underflow": (Sigmoids, X, {}, ((1,), (1,)), "Gradients alone show it"),
+    "group norm": (
+        partial(PixelCNN, extra=partial(nn.GroupNorm, 2, 12)),
+        GREY,
+        {},
+        ((0, 0, 1), (0, 2, 2)),
+        "a norm over",
+    ),
+    "mixture, mask B first": (
+        partial(Mixture, False),
+        COLOR,
+        {},
+        ((0, 0, 0), (1, 0, 0)),
+        "parameters of a whole pixel",
+    ),
+    "merged, reversed": (partial(Reordered, True, BGR_OUT), COLOR, {}, ((0, 1, 1), (1, 1, 1)), "predictions read as"),
+    "merged, transposed": (
+        partial(Reordered, False, TRANSPOSED),
+        COLOR,
+        {},
+        ((0, 0, 1), (0, 1, 0)),
+        "predictions read as",
+    ),
+    "steps first": (
+        lambda: lambda x: F.pad(x.cumsum(0), (0, 0, 0, 0, 1, -1)),
+        torch.rand(6, 2, 3),
+        {},
+        None,
+        "steps in the first axis",
+    ),
+    "rounding": (lambda: lambda x: shifted(x) + 1e-6 * x, X, {}, ((1,), (1,)), "set tolerance=1e-5"),
     "tiny": (lambda: lambda x: torch.stack([1 + 1e-9 * x, 1 - 1e-9 * x], -1), X, {}, ((1,), (1,)), "shifted"),
 }
 
@@ -194,9 +314,9 @@ def test_layouts(name):
 
 def test_predictions_says_where_the_classes_are():
     merged = nn.Sequential(PixelCNN(3), nn.Flatten(1, 2))
-    with pytest.raises(ValueError, match=r"which axis holds classes\? Pass .*unflatten\(1, \(-1, 3\)\)\.movedim"):
-        causality(merged, COLOR)
     assert causality(merged, COLOR, predictions=lambda out: out.unflatten(1, (-1, 3)).movedim(1, -1)).causal
+    colors_first = {"predictions": lambda out: out.unflatten(1, (3, -1)).movedim(2, -1)}
+    assert not causality(merged, COLOR, **colors_first).causal  # what is asked for is not tried another way
     assert causality(nn.LSTM(2, 2, batch_first=True), SERIES, **STEPS, **NEXT, predictions=lambda out: out[0]).causal
     assert causality(shifted, X, predictions=lambda out: out[:, :, None] * torch.ones(4)).causal
 
@@ -214,7 +334,8 @@ def test_tolerance_is_for_rounding_errors():
 BAD = {
     "example must be a tensor": (shifted, [1.0], {}),
     "of numbers without NaN": (shifted, X * torch.nan, {}),
-    "two different values": (shifted, torch.zeros(2, 4, dtype=torch.long), {}),
+    "two different values": (lambda x: shifted(x.float()), torch.zeros(2, 4, dtype=torch.long), {}),
+    "All integers of feature 1": (lambda x: x.float(), torch.stack([TOKENS, 0 * TOKENS], -1), {}),
     r"numbers that broadcast to the shape of one example, \(4,\)": (shifted, X, {"order": torch.arange(3)}),
     "order must hold two different": (shifted, X, {"order": 0}),
     "and no NaN": (shifted, X, {"order": [0, 1, 2, torch.nan]}),
@@ -225,10 +346,17 @@ BAD = {
     "tolerance must be a number of at least 0, not True": (shifted, X, {"tolerance": True}),
     "tuple.* has no gradient: .*predictions=": (nn.LSTM(2, 2), SERIES, {}),
     "torch.int64 has no gradient: take logits": (lambda x: shifted(x).round().long(), X, {}),
-    "which axis holds classes": (lambda x: x.sum(), X, {}),
-    "which axis holds": (lambda x: x[:, :, None] * torch.ones(4), X, {}),
+    "the first axis must be the batch": (lambda x: x.sum(), X, {}),
+    r"the first axis must be the batch, as in predictions=lambda out: out.transpose\(0, 1\)": (torch.t, X, {}),
+    "which axis holds classes": (lambda x: x[:, :3], torch.rand(2, 6), {}),
+    r"one more along an axis.* out\[:, :-1\]": (lambda x: F.pad(x, (1, 0)), X, {}),
+    r"one less along an axis.* torch.cat": (lambda x: x[:, 1:], X, {}),
+    "model must be a module or a function of the batch, not the class Conv2d": (nn.Conv2d, X, {}),
+    "not a OrderedDict": (nn.Linear(1, 1).state_dict(), X, {}),
+    "modes must be": (shifted, X, {"modes": "test"}),
+    "backends need a module": (shifted, X, {"backends": ["math"]}),
+    "'cuda graphs' is no backend of this model": (Transformer(), TOKENS, NEXT | {"backends": ["cuda graphs"]}),
     "Predictions are NaN": (lambda x: shifted(x) * torch.nan, X, {}),
-    "Gradients are NaN": (lambda x: shifted(x - x.detach()).sqrt() + shifted(x), X, {}),
     "Two predictions for one input differ": (lambda x: shifted(x) + np.random.rand(), X, {}),
     "No prediction depends on any value": (lambda x: 0 * x, X, {}),
 }
@@ -241,7 +369,407 @@ def test_what_cannot_be_measured_says_what_to_do(message):
         causality(model, example, **settings)
 
 
+@pytest.mark.parametrize("name", ["a mean of bits", "the nearest code"])
+def test_statistics_that_are_rounded(name):
+    codes = torch.tensor([[0.2, 0.2], [0.8, 0.8], [0.2, 0.8]])
+
+    def mean(x):  # of the last 8 of 16 bits, to 1 of 5 levels: one changed bit rarely moves it
+        return shifted(x) + (x[:, :, 2:].mean((1, 2, 3), keepdim=True) * 4).round()
+
+    def nearest(x):
+        halves = torch.stack([x[:, :, 2].mean((1, 2)), x[:, :, 3].mean((1, 2))], 1)
+        return shifted(x) + torch.cdist(halves, codes).argmin(1)[:, None, None, None]
+
+    model = mean if name == "a mean of bits" else nearest
+    found = 0
+    for seed in range(6):
+        example = (torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(seed)) > 0.5).float()
+        found += not causality(model, example).causal
+    assert found == 6
+
+
+def test_all_later_values_at_once_name_the_value_that_decides():
+    def model(x):  # depends on the last value where the one before it is small
+        return shifted(x) + (x[:, 2:] < 0.5).all(1, keepdim=True)
+
+    result = causality(model, torch.tensor([[0.9, 0.1, 0.9, 0.9], [0.1, 0.9, 0.9, 0.9]]))
+    assert ((0,), (2,)) in result.leaks["current"] or ((0,), (3,)) in result.leaks["current"]
+
+
+def test_values_come_from_the_same_channel_of_the_example():
+    seen = [set(), set()]
+
+    def model(x):
+        for channel in (0, 1):
+            seen[channel] |= set(x[..., channel].flatten().tolist())
+        return shifted(x.float())
+
+    causality(model, torch.tensor([[[3, 10], [5, 30]], [[5, 20], [8, 10]]]))
+    assert seen == [{3, 5, 8}, {10, 20, 30}]
+    own = torch.tensor([[[0.0, 0.5], [1.0, 0.5]], [[1.0, 0.5], [0.0, 0.5]]])
+    seen = [set(), set()]
+    causality(model, own)
+    assert seen[0] == {0, 1} and seen[1] == {0, 0.5, 1}  # a constant takes the values of other channels
+    seen = [set(), set()]
+    causality(model, torch.ones(2, 2, 2))
+    assert seen[0] == {0.25, 0.5, 0.75, 1}
+
+
+class Kept(nn.Module):
+    """An LSTM that keeps its hidden state, and what a user puts into it."""
+
+    def __init__(self, value=None):
+        super().__init__()
+        self.lstm, self.state, self.steps, self.value = nn.LSTM(2, 4, batch_first=True), None, [], value
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        x, self.state = self.lstm(F.pad(x, (0, 0, 1, -1)), self.state)
+        self.steps.append(x)
+        self.calls = self.calls + 1
+        self.last = x
+        return x[..., :2] + 0 * len(self.steps) + self.calls
+
+
+def test_models_that_keep_a_state_start_from_it_each_time():
+    model = Kept()
+    model(SERIES), model(SERIES)
+    state, steps = model.state, list(model.steps)
+    assert causality(model, SERIES, **STEPS).causal
+    assert model.state is state and all(one is other for one, other in zip(model.steps, steps, strict=True))
+    assert model.calls == 2 and len(model.steps) == 2
+
+
+UNCOPIED = {
+    "a lock": threading.Lock(),
+    "locks in a dict of lists": {"here": [threading.Lock()]},
+    "a generator": (one for one in "ab"),
+    "a module": os,
+    "a thread-local": threading.local(),
+}
+
+
+@pytest.mark.parametrize("name", UNCOPIED)
+def test_what_cannot_be_copied_is_shared(name):
+    assert causality(Kept(UNCOPIED[name]), SERIES, **STEPS).causal
+
+
+def test_a_module_that_forbids_copies_says_what_to_do():
+    class Single(Kept):
+        def __deepcopy__(self, memo):
+            raise TypeError("only one")
+
+    with pytest.raises(ValueError, match=r"cannot be copied \(only one\): pass a plain function, lambda x: model\(x\)"):
+        causality(Single(), SERIES, **STEPS)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_a_gradient_values_alone_are_changed_and_the_report_says_why():
+    class Wrapped(nn.Module):
+        def __init__(self, call, model):
+            super().__init__()
+            self.call, self.model = call, model
+
+        def forward(self, x):
+            return self.call(self.model, x)
+
+    def reentrant(model, x):
+        return checkpoint(model, x, use_reentrant=True)
+
+    def undefined(model, x):
+        return model(x) + shifted(x - x.detach()).sqrt()[:, None]
+
+    for call, why in ((reentrant, "its gradient fails: RuntimeError"), (undefined, "gradients are NaN")):
+        right = causality(Wrapped(call, PixelCNN()), GREY)
+        assert right.causal and f"by changing values ({why}" in str(right)
+        assert not causality(Wrapped(call, MASK_B()), GREY).causal
+    result = causality(Wrapped(torch.no_grad()(lambda model, x: model(x)), MASK_B()), GREY)
+    assert not result.causal and "by changing values (predictions have no gradient)" in str(result)
+
+
+def test_conditioned_models_are_called_with_the_size_of_the_example():
+    labels, model, names = torch.randint(3, (16,)), PixelCNN(), nn.Embedding(3, 1)
+
+    def conditioned(x):
+        return (
+            model(x) + torch.stack([names(label) for label, _ in zip(labels, x, strict=True)])[:, :, None, None, None]
+        )
+
+    assert causality(conditioned, torch.rand(16, 1, 4, 4)).causal
+    labels = torch.tensor([1])
+    assert "of one example, so that others were not changed" in str(causality(conditioned, GREY[:1]))
+    labels = torch.randint(3, (16,))
+    with pytest.raises(ValueError, match=r"shorter|longer") as caught:
+        causality(conditioned, GREY)
+    assert "a batch of shape (2, 1, 4, 4); each call has the size of the example" in caught.value.__notes__[0]
+
+
+def test_evaluation_mode_alone_for_batch_norm():
+    model = PixelCNN(extra=BATCH_NORM)
+    with pytest.raises(AssertionError, match=r"^NOT causal in training mode: predictions depend on other examples"):
+        assert_causal(model, GREY)
+    result = assert_causal(model, GREY, modes=["evaluation"])
+    assert list(result.leaks) == ["evaluation"]
+    with pytest.raises(AssertionError, match="NOT causal in evaluation mode"):
+        assert_causal(PixelCNN(extra=BATCH_NORM, first=False), GREY, modes="evaluation")
+
+
+LAYERS = {  # the first layer that shows the leak
+    "mask B first": "first.0 (MaskedConv)",
+    "no shift": "lstm (LSTM)",
+    "bidirectional": "lstm (LSTM)",
+    "mask off by one": "attention (MultiheadAttention)",
+    "branch times zero": "bad (Conv2d)",
+    "group norm": "first.2 (GroupNorm)",
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_first_layer_that_leaks_is_named(name):
+    model, example, settings = WRONG[name][:3]
+    result = causality(model(), example, **settings)
+    assert set(result.layers.values()) == {LAYERS[name]}
+    assert result.summary.endswith(f"; first seen in {LAYERS[name]}.") and "\n" not in result.summary
+
+
+def test_a_leak_of_the_second_layer_is_seen_there():
+    class Late(MaskedConv):  # right as the first layer, unmasked as a later one
+        def __init__(self, first, *sizes):
+            super().__init__(first, *sizes, change=torch.clone if first else torch.ones_like)
+
+    result = causality(PixelCNN(conv=Late), GREY)
+    assert set(result.layers.values()) == {"later.0 (Late)"}
+
+
+def test_one_line_names_the_smallest_leak():
+    line = causality(lambda x: x + x.roll(-2, 1), torch.rand(2, 6), **NEXT).summary
+    assert line.startswith(
+        "NOT causal in current mode: the prediction at (0,) depends on the value at (2,), and 3 more "
+    )
+    assert causality(shifted, X).summary.startswith("Causal: measured at 4 of 4 positions")
+
+
+def test_a_report_for_machines():
+    result = causality(MASK_B(), GREY)
+    told = json.loads(json.dumps(result.report()))
+    assert told["causal"] is False and told["summary"] == result.summary and told["mixed"]["training"] is False
+    assert told["leaks"]["evaluation"][0] == [[0, 0, 0], [0, 0, 0]] and 0 < told["sizes"]["training"] <= 2
+
+
+def test_the_matrix_and_its_picture(tmp_path):
+    result = causality(lambda x: shifted(x) + F.pad(x, (0, 0, -1, 1)) * 0 + F.pad(x[..., 2:], (0, 2)), X)
+    used = result.uses["current"]
+    assert np.array_equal(used, np.eye(4, k=-1) + np.eye(4, k=2) > 0)
+    assert np.array_equal(result.allowed, np.tri(4, k=-1) > 0)
+    assert np.array_equal(causality(shifted, X, **NEXT).allowed, np.tri(4) > 0)
+    result.picture(tmp_path / "matrix.png")
+    import matplotlib.pyplot as plt
+
+    pixels = (plt.imread(tmp_path / "matrix.png")[..., :3] * 255).round().astype(int).reshape(-1, 3)
+    found, counts = np.unique(pixels, axis=0, return_counts=True)
+    size = {tuple(map(int, one)): int(count) for one, count in zip(found, counts, strict=True)}
+    red, blue, grey = size[214, 39, 40], size[31, 59, 115], size[200, 200, 200]
+    assert 1.3 < blue / red < 1.7 and 1.3 < grey / red < 1.7  # 2 leaks, 3 used, 3 not
+
+
+def test_positions_of_large_images_are_where_shifts_and_masks_go_wrong():
+    chosen = set(causality(shifted, torch.rand(2, 1, 12, 12), at=20).positions)
+    assert {(0, 0, 0), (0, 11, 11), (0, 0, 1), (0, 0, 11), (0, 1, 0), (0, 6, 0), (0, 5, 11)} < chosen and len(
+        chosen
+    ) == 20
+
+
+@pytest.mark.parametrize("backend", ["math", "efficient", "autocast"])
+def test_backends(backend):
+    right = causality(Transformer(), TOKENS, **NEXT, backends=[backend])
+    assert right.causal and list(right.leaks) == [
+        "training", "evaluation", f"training ({backend})", f"evaluation ({backend})",
+    ]  # fmt: skip
+
+    class Other(Transformer):  # leaks where this backend is used
+        def forward(self, tokens):
+            ahead = {
+                "math": lambda: not torch.backends.cuda.mem_efficient_sdp_enabled(),
+                "efficient": lambda: not torch.backends.cuda.math_sdp_enabled(),
+                "autocast": lambda: torch.is_autocast_enabled("cpu"),
+            }[backend]()
+            self.ahead = int(ahead)
+            return super().forward(tokens)
+
+    result = causality(Other(), TOKENS, **NEXT, backends=[backend])
+    assert [mode for mode in result.leaks if result.leaks[mode]] == [f"training ({backend})", f"evaluation ({backend})"]
+
+
+def test_an_implementation_of_attention_is_chosen_by_name():
+    class Named(Transformer):
+        def set_attn_implementation(self, name):
+            self.ahead = {"eager": 0, "broken": 1}[name]
+
+    result = causality(Named(), TOKENS, **NEXT, backends=["eager", "broken"])
+    assert {mode for mode in result.leaks if result.leaks[mode]} == {"training (broken)", "evaluation (broken)"}
+
+
+class Cached(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(2, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.lstm(x)[0]
+
+    def step(self, x, cache):
+        return self.lstm(x, cache)
+
+
+def test_cached_predictions_equal_those_of_the_model():
+    model, example = Cached(), torch.rand(3, 5, 2)
+    assert_cached(model, model.step, example)
+    with pytest.raises(AssertionError, match="From step 2 on, cached predictions differ from the model's, by"):
+        assert_cached(model, lambda x, cache: (model.step(x, cache)[0], cache or model.step(x, cache)[1]), example)
+    with pytest.raises(AssertionError, match="by inf"):
+        assert_cached(model, lambda x, cache: (model.step(x, cache)[0] * torch.nan, cache), example)
+    with pytest.raises(AssertionError, match=r"The steps give predictions \(3, 10, 4\), the model \(3, 5, 4\)"):
+        assert_cached(model, lambda x, cache: (torch.zeros(3, 2, 4), cache), example)
+    assert_cached(lambda x: (model(x), None), model.step, example, predictions=lambda out: out[0])
+
+
+def test_what_the_check_cannot_find():
+    """As its documentation says."""
+
+    # A mask that is finite holds at first, and no longer once training has made the scores large.
+    class Finite(nn.Module):
+        def __init__(self, scale):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(scale))
+
+        def forward(self, x):
+            scores = self.scale * x[:, None] * x[..., None]
+            mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+            return scores.masked_fill(mask, -1e4).softmax(-1) @ x[..., None]
+
+    assert causality(Finite(1.0), X, **NEXT).causal and not causality(Finite(-1e6), X + 0.1, **NEXT).causal
+
+    # One leaking position among those that were not measured, seen where all are.
+    def one_leaks(x):
+        out = shifted(x).flatten(1).clone()
+        out[:, 77] = out[:, 77] + (x.flatten(1)[:, 78] > 0.5)
+        return out.view_as(x)
+
+    example = torch.rand(2, 1, 12, 12)
+    assert causality(one_leaks, example, at=8).causal and not causality(one_leaks, example, at=144).causal
+
+    # Values that the example lacks, such as padding.
+    def padded(x):
+        return shifted(x.float()) + (x == 9).any(1, keepdim=True)
+
+    assert causality(padded, TOKENS).causal and not causality(padded, torch.tensor([[1, 9, 2, 3], [2, 3, 9, 1]])).causal
+    # Targets that are the inputs themselves: the model, asked by itself for the next value, is causal.
+    assert (
+        causality(Recurrent(0), SERIES, **STEPS, **NEXT).causal and not causality(Recurrent(0), SERIES, **STEPS).causal
+    )
+
+
 ROOT = Path(__file__).parent.parent
+
+
+def shell(*arguments, folder):
+    """A command of causality.py, copied alone into a folder with models.py."""
+    shutil.copy(ROOT / "causality.py", folder)
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    environment.pop("PYTHONPATH", None)
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+MODELS = """
+import torch
+from torch import nn
+
+class Right(nn.Module):
+    def forward(self, x):
+        return nn.functional.pad(x.flatten(1).float(), (1, -1)).view_as(x)
+
+right, square, number = Right(), lambda: torch.square, 3
+twice = lambda: (lambda x: (x.float().cumsum(1), 0))
+shift = lambda x: nn.functional.pad(x.movedim(1, -1).flatten(1), (1, -1)).view(-1, 2, 2, 3).movedim(-1, 1)
+in_turn = lambda: shift  # each channel of a pixel after the one before
+first = lambda out: out[0]
+"""
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    (tmp_path / "models.py").write_text(MODELS, encoding="utf-8")
+    made = ("--json", "result.json", "--picture", "matrix.png")
+    right = shell("causality", "models:Right", "--shape", 1, 3, 3, *made, folder=tmp_path)
+    assert right.returncode == 0 and right.stdout.startswith("Causal: measured at 9 of 9 positions"), right.stderr
+    assert json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["causal"] is True
+    assert (tmp_path / "matrix.png").read_bytes().startswith(b"\x89PNG")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(*arguments):
+        try:
+            status = module._main([str(one) for one in arguments])
+        except SystemExit as stop:
+            status = stop.code
+        return status, *capsys.readouterr()
+
+    status, output, _ = run("models:square", "--shape", 4, "--json", "-")
+    assert status == 1 and json.loads(output)["leaks"]["current"][0] == [[0], [0]]
+    np.save("example.npy", TOKENS.numpy())
+    settings = ("--predictions", "models:first", "--next-value", "--at", 3)
+    assert run("models:twice", "--example", "example.npy", *settings)[0] == 0
+    status, output, _ = run("models:right", "--integers", 5, "--shape", 6, "--modes", "evaluation")
+    assert status == 0 and "In evaluation mode, no" in output
+    assert run("models:in_turn", "--shape", 3, 2, 2)[0] == 0
+    assert run("models:in_turn", "--shape", 3, 2, 2, "--pixels")[0] == 1
+    for arguments, message in (
+        (("models:number", "--shape", 4), "not measured: TypeError: 'int' object is not callable"),
+        (("models:missing", "--shape", 4), "not measured: AttributeError"),
+        (("models:twice", "--shape", 4), "not measured: ValueError: <class 'tuple'> has no gradient"),
+        (("models:right",), "pass --shape or --example"),
+    ):
+        status, _, errors = run(*arguments)
+        assert status == 2 and message in errors, errors
+
+
+def test_the_fixture(tmp_path):
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["causality"]\n', encoding="utf-8")
+    text = "import torch\n\ndef test_it(assert_causal):\n    assert_causal(torch.square, torch.rand(2, 3))\n"
+    (tmp_path / "test_it.py").write_text(text, encoding="utf-8")
+    done = shell("pytest", "-q", "-p", "no:cacheprovider", "test_it.py", folder=tmp_path)
+    assert "E       AssertionError: NOT causal in current mode: the prediction at (0,) depends on" in done.stdout
+
+
+def test_installing_this_repository_gives_that_module_alone(tmp_path):
+    for name in ("pyproject.toml", "causality.py", "helpers.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("tools", "tests", "support", "pixelrnn", "notebooks"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run(
+        [*command, "--wheel-dir", "made", "."], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (tmp_path / "made").glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        names = [name for name in files.namelist() if ".dist-info/" not in name]
+        (about,) = (name for name in files.namelist() if name.endswith("METADATA"))
+        needs = re.findall(r"^Requires-Dist: (.*)$", files.read(about).decode(), re.M)
+    assert names == ["causality.py"] and needs == ["numpy", "torch"]
+
+
+def test_it_needs_torch_and_numpy_alone():
+    text = (ROOT / "causality.py").read_text(encoding="utf-8")
+    imported = set(re.findall(r"^(?:import|from) (\w+)", text, re.M)) - set(sys.stdlib_module_names)
+    assert imported == {"numpy", "torch"} and set(module.__all__) == {
+        "Causality",
+        "causality",
+        "assert_causal",
+        "assert_cached",
+    }
 
 
 def test_the_lines_in_the_readme_find_a_leak_and_pass_where_there_is_none():
@@ -252,9 +780,19 @@ def test_the_lines_in_the_readme_find_a_leak_and_pass_where_there_is_none():
         exec(code, {"model": torch.sin, "example": X})
 
 
-def test_the_example_on_its_page_prints_what_it_says():
-    page = (ROOT / "labnotes" / "causality.md").read_text(encoding="utf-8")
-    code, printed = re.match(r".*?```python\n(.*?)```.*?```\n(.*?)```", page, re.S).groups()
+PAGE = (ROOT / "labnotes" / "causality.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"\n\*\*(.*?)\*\*[^\n]*\n+```python\n(.*?)```\n+```\n(.*?)```", PAGE, re.S)
+
+
+def test_the_page_has_an_example_of_each_kind_and_the_settings_it_names():
+    kinds = ["A PixelCNN.", "A MADE with its own order.", "A language model.", "A conditioned model."]
+    assert [name for name, _, _ in EXAMPLES] == [*kinds, "A recurrent network."]
+    settings = set(inspect.signature(causality).parameters)
+    assert set(re.findall(r"`(\w+)=", PAGE)) - {"pytest_plugins"} <= settings
+
+
+@pytest.mark.parametrize("name, code, printed", EXAMPLES, ids=lambda text: text if len(text) < 40 else "")
+def test_the_examples_on_its_page_print_what_it_says(name, code, printed):
     with contextlib.redirect_stdout(io.StringIO()) as output:
         exec(code, {})
     assert output.getvalue() == printed

@@ -144,7 +144,7 @@ def test_the_hooks_are_of_the_versions_that_are_installed():
 HOUSE = {
     "causality.py": set(),
     "support": {"support"},
-    "helpers.py": {"support"},
+    "helpers.py": {"support", "causality"},
     "pixelrnn": {"support", "helpers", "pixelrnn"},
     "notebooks": {"support", "helpers", "pixelrnn", "causality"},
     "tools": {"support", "helpers", "pixelrnn", "causality", "tools"},
