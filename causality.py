@@ -859,9 +859,12 @@ def _hint(found, leaks, rank, shape, next_value, allowed):
     if found.uses[~allowed].mean() > 0.8:
         return (
             "Nearly every prediction depends on every value: is there no mask, a norm over the picture (GroupNorm, "
-            "InstanceNorm), a bidirectional RNN?"
+            "InstanceNorm), a bidirectional RNN, a view that mixes axes?"
         )
-    return f"{tiny}Is a mask missing, lost in training or turned? Is an RNN bidirectional, not shifted? Order right?"
+    return (
+        f"{tiny}Is a mask missing, lost in training or turned? Is an RNN bidirectional, not shifted? Does a sort or "
+        "top-k see all positions? Order right?"
+    )
 
 
 # ======================================================================================================================
