@@ -19,6 +19,7 @@ import importlib
 import json
 import numbers
 import sys
+import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,7 +174,7 @@ def causality(
     progress: whether to count on the error stream.
 
     At each position the gradient of the prediction is computed, where there is one; for the example itself in float64
-    if the model can, because it underflows in deep networks. Then the value is replaced, alone and with all later ones
+    if the model can, because deep networks underflow. Then the value is replaced, alone and with all later ones
     at once, to see which predictions change: that shows paths through rounding, too. Dropout has the same random
     numbers each time. Not found: leaks in the loss or in how targets are aligned; a finite mask that training outgrows;
     what happens only at positions that were not measured, or for values that the example lacks.
@@ -367,7 +368,9 @@ class _Base:
         self.run, self.layout, self.number = run, layout, number
         self.batch = (lambda batch: batch, values.others, values.any)[number](example)
         self.new = values.others(self.batch)
-        self.before = run(self.batch, number, layout)
+        # Integers have no gradient, so it is here that a deep network would underflow.
+        self.double = number == 0 and not self.batch.is_floating_point() and run.can_double(self.batch)
+        self.before = run(self.batch, number, layout, self.double)
         self.scale = float(self.before.nan_to_num(posinf=0, neginf=0).abs().max()) or 1.0
         self.least = tolerance * self.scale
 
@@ -376,7 +379,8 @@ class _Base:
         moves, as a share of the largest prediction, (rows, predictions); 0 where it does not."""
         mask = torch.zeros(self.batch.shape, dtype=torch.bool)
         mask.flatten(1)[first : first + len(masks)] = torch.from_numpy(masks)
-        after = self.run(torch.where(mask.to(self.batch.device), self.new, self.batch), self.number, self.layout)
+        batch = torch.where(mask.to(self.batch.device), self.new, self.batch)
+        after = self.run(batch, self.number, self.layout, self.double)
         apart = (after - self.before).abs().nan_to_num(nan=0)  # -inf - -inf is NaN: no change
         apart = apart.amax(-1).double().cpu().numpy()
         return np.where(apart > self.least, apart / self.scale, 0)
@@ -562,9 +566,23 @@ class _Run:
                 return two, _layouts(self.outputs(two, 0), two.shape, bool(self.predictions))
         return example, _layouts(self.outputs(example, 0), example.shape, bool(self.predictions))
 
-    def __call__(self, batch, seed, layout):
+    def in_float64(self):
+        """(a copy of the model in float64, its state): deep networks underflow in float32."""
+        if self.doubled is None:
+            copied = _copied(self.model)
+            self.doubled = copied, _State(_owner(copied).double())
+        return self.doubled
+
+    def can_double(self, batch):
+        """Whether the model runs in float64."""
+        try:
+            return not self.backend and self.outputs(batch, 0, *self.in_float64()).dtype == torch.double
+        except Exception:  # whatever the model raises
+            return False
+
+    def __call__(self, batch, seed, layout, double=False):
         """Predictions (batch, values, classes)."""
-        outputs = layout(self.outputs(batch, seed))
+        outputs = layout(self.outputs(batch, seed, *(self.in_float64() if double else ())))
         if outputs.isnan().any():
             raise ValueError("Predictions are NaN: check the model's weights, and the range of the example's values.")
         return outputs
@@ -584,10 +602,7 @@ class _Run:
     def _slopes(self, batch, seed, layout, chosen, double):
         model, kept = self.model, self.kept
         if double and self.owner is not None:
-            if self.doubled is None:
-                copied = _copied(model)
-                self.doubled = copied, _State(_owner(copied).double())
-            model, kept = self.doubled
+            model, kept = self.in_float64()
         with torch.enable_grad():
             inputs = (batch.double() if double else batch.clone()).requires_grad_()
             outputs = layout(self.outputs(inputs, seed, model, kept))
@@ -625,6 +640,8 @@ def _copied(model):
         elif isinstance(value, list | tuple | set):
             for one in value:
                 look(one)
+        elif isinstance(value, types.MethodType):  # it must become one of the copy
+            look(value.__self__)
         else:
             try:
                 copy.deepcopy(value)
@@ -677,7 +694,8 @@ class _State:
             for name in [name for name in attributes if name not in usual and name not in own]:
                 del attributes[name]
             attributes.update({name: self._shallow(value) for name, value in own.items()})
-            part._buffers.update(buffers)
+            for name, buffer in buffers.items():  # one by one: a ScriptModule's have no update
+                part._buffers[name] = buffer
             for value, before in values:
                 value.detach().copy_(before)
 
@@ -706,7 +724,9 @@ def _first_layer(run, search, values, pair):
 
         return hook
 
-    handles = [part.register_forward_hook(keep(name)) for name, part in module.named_modules() if name]
+    parts = [(name, part) for name, part in module.named_modules() if name]
+    scripted = torch.jit.ScriptModule  # takes no hooks
+    handles = [part.register_forward_hook(keep(name)) for name, part in parts if not isinstance(part, scripted)]
     try:
         for onwards in (False, True):
             mask = search.rank >= search.rank[value] if onwards else np.arange(len(search.rank)) == value
@@ -850,8 +870,10 @@ def _hint(found, leaks, rank, shape, next_value, allowed):
     own += "" if next_value else " Does the model predict the next value (next_value=True)?"
     if all(prediction == value for prediction, value in leaks):
         return own
+    flat = [[int(np.ravel_multi_index(one, shape)) for one in pair] for pair in leaks]
+    if next_value and all(rank[value] == rank[prediction] + 1 for prediction, value in flat):
+        return f"{tiny}Each depends on the very value that it predicts: a mask, inputs or targets off by one?"
     if all(len(value) == 3 and prediction[1:] == value[1:] for prediction, value in leaks):
-        flat = [[int(np.ravel_multi_index(one, shape)) for one in pair] for pair in leaks]
         if all(rank[prediction] == rank[value] and prediction != value for prediction, value in flat):
             return "By its order, all channels of a pixel are predicted at once, but this model predicts them in turn."
         text = "Only channels of the same pixel leak: are they in the same order in all masks?"

@@ -150,6 +150,22 @@ class Sigmoids(nn.Module):  # underflows in float32
         return shifted(x) + self.deep(x[..., None])[..., 0]
 
 
+class Deep(nn.Module):  # levels (batch, rows, columns): 15 masked layers after a first of type B
+    def __init__(self, first=False):
+        super().__init__()
+        self.levels = nn.Embedding(16, 32)
+        layers = [MaskedConv(first, 32, 32, 7, 1)]
+        for _ in range(15):
+            layers += [nn.ReLU(), MaskedConv(False, 32, 32, 3, 1)]
+        self.layers, self.out = nn.Sequential(*layers), nn.Conv2d(32, 16, 1)
+
+    def forward(self, x):
+        return self.out(self.layers(self.levels(x).movedim(-1, 1)))
+
+
+LEVELS = torch.randint(16, (4, 5, 5))
+
+
 class Reordered(nn.Module):  # a PixelCNN in colour, its outputs merged colour by colour or class by class
     def __init__(self, by_color, conv=MaskedConv):
         super().__init__()
@@ -196,7 +212,8 @@ WRONG = {  # name: model, example, settings, (prediction, value) among the leaks
     "no shift": (partial(Recurrent, 0), SERIES, STEPS, ((1, 0), (1, 1)), "not shifted?"),
     "bidirectional": (partial(Recurrent, bidirectional=True), SERIES, STEPS, ((1, 0), (2, 1)), "bidirectional"),
     "next value not said": (Transformer, TOKENS, {}, ((2,), (2,)), "(next_value=True)?"),
-    "mask off by one": (partial(Transformer, 1), TOKENS, NEXT, ((2,), (3,)), "Is a mask missing"),
+    "the value itself": (lambda: lambda x: F.pad(x[:, 1:], (0, 1)), X, NEXT, ((1,), (2,)), "the very value"),
+    "mask off by one": (partial(Transformer, 1), TOKENS, NEXT, ((2,), (3,)), "the very value"),
     "attention over the batch": (partial(Transformer, 0, False), TOKENS, NEXT, None, "attention over the batch?"),
     "no gradient": (lambda: lambda x: shifted(x) + (5 * x).round(), GREY, {}, ((0, 1, 1), (0, 1, 1)), "shifted"),
     "shut gate": (lambda: lambda x: x * (x.roll(1, 1) > 0.25), torch.tensor([[0.1, 0.1, 0.9]]), {}, ((1,), (1,)), ""),
@@ -452,6 +469,45 @@ UNCOPIED = {
 @pytest.mark.parametrize("name", UNCOPIED)
 def test_what_cannot_be_copied_is_shared(name):
     assert causality(Kept(UNCOPIED[name]), SERIES, **STEPS).causal
+
+
+def test_deep_networks_of_integers_are_run_in_float64():
+    assert causality(Deep(True), LEVELS, at=8).causal and not causality(Deep(), LEVELS, at=8).causal
+
+    class Fixed(Deep):  # and in float32 where they cannot
+        def forward(self, x):
+            return self.out(self.layers(self.levels(x).movedim(-1, 1).float()))
+
+    assert causality(Fixed(True), LEVELS, at=8).causal
+
+
+def test_a_method_that_a_module_keeps_becomes_one_of_the_copy():
+    class Wrapped(MaskedConv):  # its forward is an attribute, and its weight the result of an operation
+        def __init__(self, *settings, **more):
+            super().__init__(*settings, **more)
+            self.plain = nn.Parameter(self.weight.detach().clone())
+            del self.weight
+            self.weight, self.forward = 2 * self.plain, super().forward
+
+    model = PixelCNN(conv=Wrapped)
+    copied = module._copied(model)
+    assert copied.first[0].forward.__self__ is copied.first[0]
+    assert causality(model, GREY).causal
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_script_modules():
+    class Scripted(torch.jit.ScriptModule):
+        def __init__(self, first):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 3, padding=1)
+            self.register_buffer("mask", torch.tensor([[1.0, 1, 1], [1, 1 - first, 0], [0, 0, 0]]))
+
+        @torch.jit.script_method
+        def forward(self, x):
+            return torch.conv2d(x, self.conv.weight * self.mask, self.conv.bias, padding=1)
+
+    assert causality(Scripted(1), GREY).causal and not causality(Scripted(0), GREY).causal
 
 
 def test_a_module_that_forbids_copies_says_what_to_do():

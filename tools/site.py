@@ -34,7 +34,7 @@ OUT = ROOT / "build" / "site"
 SOURCES = ROOT / "site"
 PORT = 8000
 # Pages that are neither notes nor the front page, in the order of the menus.
-FIRST = ("labnotes/usage.md", "labnotes/causality.md")
+FIRST = ("labnotes/usage.md", "labnotes/causality.md", "labnotes/public_models.md")
 OTHERS = (
     "labnotes/answers.md",
     "labnotes/appendix.md",
