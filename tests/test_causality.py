@@ -250,6 +250,8 @@ WRONG = {  # name: model, example, settings, (prediction, value) among the leaks
         None,
         "steps in the first axis",
     ),
+    "rows after this one": (lambda: lambda x: shifted(x) + F.pad(x[1:], (0, 0, 0, 1)), X, {}, None, "other examples"),
+    "rows before this one": (lambda: lambda x: shifted(x) + F.pad(x[:-1], (0, 0, 1, 0)), X, {}, None, "other examples"),
     "rounding": (lambda: lambda x: shifted(x) + 1e-6 * x, X, {}, ((1,), (1,)), "set tolerance=1e-5"),
     "tiny": (lambda: lambda x: torch.stack([1 + 1e-9 * x, 1 - 1e-9 * x], -1), X, {}, ((1,), (1,)), "shifted"),
 }
@@ -283,6 +285,12 @@ def test_mask_is_lost_in_an_optimiser_step():
     for parameter in model.parameters():
         parameter.data -= 0.1 * parameter.grad
     assert ((0, 0, 0), (0, 1, 1)) in causality(model, GREY).leaks["evaluation"]
+
+
+def test_a_branch_that_stays_at_zero_is_left_there():
+    model = Residual(nn.Conv2d(1, 1, 3, padding=1))
+    model.factor.requires_grad_(False)
+    assert causality(model, GREY).causal
 
 
 def test_exactly_the_leaks_are_listed_in_order():

@@ -71,7 +71,9 @@ def test_a_clone_is_checked_in_its_folder_and_another_verdict_is_told(tmp_path):
     clone = tmp_path / "singh-hrituraj+PixelCNN-Pytorch"  # a stand-in of our own, which leaks
     clone.mkdir()
     text = "import torch\n\nclass PixelCNN(torch.nn.Module):\n    def __init__(self, **settings):\n"
-    text += "        super().__init__()\n\n    def forward(self, x):\n        return x.square()\n"
+    text += (
+        "        super().__init__()\n        print('a model')\n\n    def forward(self, x):\n        return x.square()\n"
+    )
     (clone / "Model.py").write_text(text, encoding="utf-8")
     command = [sys.executable, str(FOLDER), "--clones", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

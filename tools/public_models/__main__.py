@@ -59,7 +59,7 @@ def check(repository, model, clones):
     torch.manual_seed(0)
     network, example, settings = build(clone)
     result = causality(network, example, **settings)
-    print(verdict_of(result))
+    print(f"verdict: {verdict_of(result)}")  # after what the model itself may have printed
     print(result)
 
 
@@ -132,7 +132,7 @@ def main():
         command = [sys.executable, str(HERE), "--clones", asked.clones, "--one", one["repository"], one["model"]]
         command += ["--packages", asked.packages] if asked.packages else []
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
-        found, _, text = done.stdout.partition("\n")
+        found, _, text = done.stdout.rpartition("verdict: ")[2].partition("\n")
         checked += 1
         if done.returncode or found != one["verdict"]:
             wrong += 1
