@@ -489,6 +489,22 @@ def test_deep_networks_of_integers_are_run_in_float64():
     assert causality(Fixed(True), LEVELS, at=8).causal
 
 
+def test_what_a_module_writes_into_the_result_of_an_operation_stays_with_the_copy():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+            self.kept = [2 * self.weight]
+
+        def forward(self, x):
+            with torch.no_grad():
+                self.kept[0].add_(1)
+            return shifted(x) * self.weight
+
+    model = Counting()
+    assert causality(model, X).causal and model.kept[0] == 2
+
+
 def test_a_method_that_a_module_keeps_becomes_one_of_the_copy():
     class Wrapped(MaskedConv):  # its forward is an attribute, and its weight the result of an operation
         def __init__(self, *settings, **more):
