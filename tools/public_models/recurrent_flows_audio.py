@@ -4,6 +4,7 @@ import ast
 import json
 import math
 import sys
+import typing
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -369,8 +370,8 @@ def _(clone):
 @public("pyro-ppl/pyro", "AutoRegressiveNN")
 def _(clone):
     names = "sample_mask_indices", "create_mask", "MaskedLinear", "ConditionalAutoRegressiveNN", "AutoRegressiveNN"
-
-    code = take("pyro/nn/auto_reg_nn.py", *names, **locals())
+    hints = {name: getattr(typing, name) for name in typing.__all__}
+    code = take("pyro/nn/auto_reg_nn.py", *names, **hints)
     order = torch.tensor([3, 0, 6, 1, 7, 2, 5, 4])
     model = code.AutoRegressiveNN(8, [32, 32], permutation=order, skip_connections=True)
     return model, torch.randn(4, 8), dict(order=order.argsort(), predictions=lambda out: torch.stack(out, -1))
