@@ -421,6 +421,19 @@ def test_all_later_values_at_once_name_the_value_that_decides():
     assert ((0,), (2,)) in result.leaks["current"] or ((0,), (3,)) in result.leaks["current"]
 
 
+@pytest.mark.parametrize("order", [np.arange(8), np.array([3, 0, 7, 1, 4, 6, 2, 5])])
+@pytest.mark.parametrize("decides", range(2, 8))
+def test_the_value_that_decides_is_found_by_bisection(order, decides):
+    search = module._Search(torch.rand(1, 8), order, False, 64, 0.0, None, False)
+    value = int(np.flatnonzero(order == decides)[0])
+
+    class Base:
+        def changes(self, masks, row):
+            return np.full((1, 8), float(masks[0, value]))
+
+    assert search._culprit(0, Base(), 0, 1) == value
+
+
 def test_values_come_from_the_same_channel_of_the_example():
     seen = [set(), set()]
 
