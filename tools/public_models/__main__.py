@@ -67,8 +67,8 @@ def tables():
     """Verdict -> its table in the page, as Markdown."""
     rows = {verdict: [one for one in models() if one["verdict"] == verdict] for verdict in VERDICTS}
     lines = {
-        "leaks": ["| repository, commit | model | where | what | reported |", "|---|---|---|---|---|"],
-        "leaks in training": ["| repository, commit | model | where |", "|---|---|---|"],
+        "leaks": ["| model, repository, commit, place | what | reported |", "|---|---|---|"],
+        "leaks in training": ["| model, repository, commit | place |", "|---|---|"],
         "causal": ["| repository, commit | models |", "|---|---|"],
     }
 
@@ -76,8 +76,10 @@ def tables():
         return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
     for one in rows["leaks"]:
-        lines["leaks"].append(line(place(one), one["model"], one["where"], one["why"], one["reported"] or "not found"))
-    lines["leaks in training"] += [line(place(one), one["model"], one["where"]) for one in rows["leaks in training"]]
+        where = f"{one['model']}<br>{place(one)}<br>{one['where']}"
+        lines["leaks"].append(line(where, one["why"], one["reported"] or "not found"))
+    for one in rows["leaks in training"]:
+        lines["leaks in training"].append(line(f"{one['model']}<br>{place(one)}", one["where"]))
     names = {}
     for one in rows["causal"]:
         names.setdefault(place(one), []).append(one["model"])
