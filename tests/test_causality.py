@@ -252,6 +252,7 @@ WRONG = {  # name: model, example, settings, (prediction, value) among the leaks
     ),
     "rows after this one": (lambda: lambda x: shifted(x) + F.pad(x[1:], (0, 0, 0, 1)), X, {}, None, "other examples"),
     "rows before this one": (lambda: lambda x: shifted(x) + F.pad(x[:-1], (0, 0, 1, 0)), X, {}, None, "other examples"),
+    "one class of two": (lambda: lambda x: torch.stack([shifted(x.float()), x / 7], -1), TOKENS, {}, ((1,), (1,)), ""),
     "rounding": (lambda: lambda x: shifted(x) + 1e-6 * x, X, {}, ((1,), (1,)), "set tolerance=1e-5"),
     "tiny": (lambda: lambda x: torch.stack([1 + 1e-9 * x, 1 - 1e-9 * x], -1), X, {}, ((1,), (1,)), "shifted"),
 }
@@ -465,11 +466,13 @@ class Kept(nn.Module):
         x, self.state = self.lstm(F.pad(x, (0, 0, 1, -1)), self.state)
         self.steps.append(x)
         self.calls = self.calls + 1
+        seen = hasattr(self, "last")
         self.last = x
-        return x[..., :2] + 0 * len(self.steps) + self.calls
+        return x[..., :2] + len(self.steps) + self.calls + 10 * seen
 
 
 def test_models_that_keep_a_state_start_from_it_each_time():
+    assert causality(Kept(), SERIES, **STEPS).causal
     model = Kept()
     model(SERIES), model(SERIES)
     state, steps = model.state, list(model.steps)
