@@ -166,7 +166,8 @@ def causality(
         where *values is the shape of one example. Needed if no layout fits the shapes; where several do, all are
         tried, and the one that fits best is named.
     next_value: whether the prediction at a position is for the value after it, as in language models.
-    at: the number of positions to measure, at least 2: the first and last, some at ends of rows, and random ones.
+    at: the number of positions to measure, at least 2: one at each place of the order if these are no more; else the
+        first and last, some at ends of rows, and random ones.
     modes: of "training" and "evaluation". ["evaluation"] is for models whose batch norm mixes the batch in training.
     backends: the same again with "autocast" (bfloat16), "compile", an attention kernel ("math", "flash", "efficient",
         "cudnn"), or an implementation that model.set_attn_implementation takes, such as "eager" and "sdpa".
@@ -417,7 +418,7 @@ class _Search:
         self.example, self.rank, self.ahead, self.tolerance = example, rank, int(next_value), tolerance
         self.layout, self.progress = layout, progress
         self.places = np.argsort(rank, kind="stable")  # flat indices in autoregressive order
-        self.chosen = self.places[_positions(example.shape[1:], at)]
+        self.chosen = self.places[_positions(rank[self.places], example.shape[1:], at)]
 
     def late(self, predictions, values):
         """Whether predictions must not depend on values; flat indices that broadcast."""
@@ -461,10 +462,14 @@ class _Search:
                     late = self.late(chosen, everything)
                     found.slope = max(found.slope, float((slopes * late).max() / (slopes.max() or 1)))
                     found.no_gradient = found.no_gradient or reason
-        pairs = {(int(one), int(self.chosen[place])) for one, place in zip(*by_value.nonzero(), strict=True)}
-        pairs |= {(int(self.chosen[place]), int(one)) for place, one in zip(*by_slope.nonzero(), strict=True)}
-        found.used = bool(pairs or jointly or found.mixed)
-        leaks = {pair for pair in pairs if self.late(*pair)}
+        if self.progress:
+            print(file=sys.stderr)
+        found.used = bool(by_value.any() or by_slope.any() or jointly or found.mixed)
+        chosen = self.chosen
+        one, place = (by_value & self.late(everything[:, None], chosen)).nonzero()
+        leaks = set(zip(one.tolist(), chosen[place].tolist(), strict=True))
+        place, one = (by_slope & self.late(chosen[:, None], everything)).nonzero()
+        leaks |= set(zip(chosen[place].tolist(), one.tolist(), strict=True))
         hidden = sorted(set(jointly) - {prediction for prediction, _ in leaks}, key=lambda one: self.rank[one])
         leaks |= {(one, self._culprit(one, *jointly[one])) for one in hidden[:SHOWN]}
         found.leaks = sorted(leaks, key=lambda pair: (*self.rank[list(pair)], *pair))
@@ -488,17 +493,20 @@ class _Search:
         return int(self.places[changed])
 
 
-def _positions(shape, at):
-    """Places in the order to measure: all if there are no more than `at`; else the first, the last, some at the ends of
-    rows and in the middle, where shifts and masks go wrong, and random ones between."""
-    total = int(np.prod(shape))
+def _positions(ranks, shape, at):
+    """Places in the order to measure, whose ranks are given: all if there are no more than `at`. Else one of each rank
+    if these are no more; the first and the last; some at the ends of rows and in the middle, where shifts and masks go
+    wrong; and random ones."""
+    total = len(ranks)
     if total <= at:
         return np.arange(total)
     row = total // shape[1] if len(shape) == 3 else shape[-1] if len(shape) == 2 else 1
     middle = total // row // 2 * row
-    first = [0, total - 1, 1, total - 2, row - 1, row, middle - 1, middle, middle + row // 2, total - row]
-    rest = np.random.default_rng(0).permutation(total)
-    return np.sort(list(dict.fromkeys(int(one) for one in [*first, *rest] if 0 <= one < total))[:at])
+    corners = [0, total - 1, 1, total - 2, row - 1, row, middle - 1, middle, middle + row // 2, total - row]
+    random = np.random.default_rng(0).permutation(total)
+    each = random[np.unique(ranks[random], return_index=True)[1]]
+    wanted = [*(each if len(each) <= at else ()), *(one for one in corners if 0 <= one < total), *random]
+    return np.sort(list(dict.fromkeys(map(int, wanted)))[:at])
 
 
 # ======================================================================================================================

@@ -782,7 +782,9 @@ def leaks(model, sequences):
     sequences = sequences.detach().to(next(model.parameters()).device)
     order = None if model.joint else np.arange(sequences.shape[1])[:, None]
     mode = "training" if model.training else "evaluation"
-    return not causality(model.teacher_forced, sequences, order=order, predictions=torch.clone, modes=mode).causal
+    at = max(2, sequences[0].numel() if model.joint else sequences.shape[1])  # all places of the order
+    settings = {"order": order, "predictions": torch.clone, "modes": mode, "at": at}
+    return not causality(model.teacher_forced, sequences, **settings).causal
 
 
 def first_below(steps, values, threshold):

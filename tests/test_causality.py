@@ -676,6 +676,25 @@ def test_positions_of_large_images_are_where_shifts_and_masks_go_wrong():
     ) == 20
 
 
+def test_each_step_is_measured_where_its_values_are_predicted_at_once():
+    def one_step_leaks(x):  # 40 steps of 5 values
+        out = F.pad(x, (0, 0, 1, -1))
+        return out + (torch.arange(40)[:, None] == 23) * x.roll(-1, 1)
+
+    order = torch.arange(40).view(40, 1)
+    result = causality(one_step_leaks, torch.rand(2, 40, 5), order=order)
+    assert {step for step, _ in result.positions} == set(range(40)) and len(result.positions) == 64
+    assert {prediction[0] for prediction, _ in result.leaks["current"]} == {23}
+
+
+def test_who_watches_sees_lines_that_end(capsys):
+    causality(shifted, X, progress=True)
+    shown = capsys.readouterr().err
+    assert "\rcurrent: batch 3 of 3, 2 of 4 positions" in shown and shown.endswith("\n")
+    causality(shifted, X)
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("backend", ["math", "efficient", "autocast"])
 def test_backends(backend):
     right = causality(Transformer(), TOKENS, **NEXT, backends=[backend])
