@@ -63,6 +63,15 @@ def check(repository, model, clones):
     print(result)
 
 
+def other_commit(one, clones):
+    """ " (at another commit, ...)" where a clone is not at the commit of the table."""
+    command = ["git", "-C", str(Path(clones) / one["repository"].replace("/", "+")), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    commit = done.stdout.strip()
+    differs = not done.returncode and len(one["commit"]) == 40 and commit != one["commit"]
+    return f" (at another commit, {commit[:10]})" if differs else ""
+
+
 def tables():
     """Verdict -> its table in the page, as Markdown."""
     rows = {verdict: [one for one in models() if one["verdict"] == verdict] for verdict in VERDICTS}
@@ -136,10 +145,14 @@ def main():
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
         found, _, text = done.stdout.rpartition("verdict: ")[2].partition("\n")
         checked += 1
+        name += other_commit(one, asked.clones)
         if done.returncode or found != one["verdict"]:
             wrong += 1
             print(
-                f"OTHER  {name}: {found or 'failed'}, not {one['verdict']}\n{text or done.stderr[-2000:]}", flush=True
+                f"OTHER  {name}: {found or 'failed'}, not {one['verdict']}",
+                text or done.stderr[-2000:],
+                sep="\n",
+                flush=True,
             )
         else:
             print(f"same   {name}: {found}", flush=True)

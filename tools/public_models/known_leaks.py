@@ -1,49 +1,14 @@
 """Public autoregressive models, of which most leak: each function builds one from its clone, small."""
 
-import ast
-import json
-import sys
 from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from shared import public
+from shared import given, mixture, pixels, public, stub, take
 from torch import nn
 
-PIXELS = torch.arange(36).view(6, 6)  # order: whole pixels of a picture of 6 by 6
-
-
-def stub(*names):
-    """Modules that a file imports but the model does not need."""
-    sys.modules.update({name: MagicMock() for name in names})
-
-
-def classes(source, *names, **known):
-    """The classes and functions of these names, or all if none is named, without running the rest of the source."""
-    space = dict(torch=torch, nn=nn, F=F, np=np, **known)
-    kept = [n for n in ast.parse(source).body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
-    kept = [n for n in kept if n.name in names or not names]
-    exec(compile(ast.Module(kept, []), "clone", "exec"), space)
-    return SimpleNamespace(**space)
-
-
-def cells(notebook, *texts):
-    """The source of the code cells that contain one of these texts."""
-    sources = ["".join(c["source"]) for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "code"]
-    return "\n".join(source for source in sources if any(text in source for text in texts))
-
-
-class Given(nn.Module):
-    """A model with further arguments, the same for each example (conditions that it is allowed to see)."""
-
-    def __init__(self, model, *arguments):
-        super().__init__()
-        self.model, self.arguments = model, arguments
-
-    def forward(self, x):
-        return self.model(x, *(a.expand(len(x), *a.shape[1:]) for a in self.arguments))
+PIXELS = pixels(6, 6)  # order: whole pixels of a picture of 6 by 6
 
 
 # ---------------------------------------------------------------------------------------------------------- j-min
@@ -55,8 +20,6 @@ def _(clone):
 
 
 # ------------------------------------------------------------------------------------------------------- e-hulten
-MAF = "e-hulten/maf", "2c0604ac8573ab14a6bc83dd51827d47a4266a96"
-MADE = "e-hulten/made", "391db4c89e399d50280eeb525633df280f24f897"
 GAUSSIAN = dict(predictions=lambda out: out.unflatten(1, (2, -1)).movedim(1, -1))  # chunk(out, 2, dim=1): mu, logp
 
 
@@ -98,9 +61,6 @@ def _(clone):
 
 
 # --------------------------------------------------------------------------------------------------- kamenbliznashki
-MIXTURE = lambda out: out.movedim(1, -1).unsqueeze(1).expand(-1, 3, -1, -1, -1)  # the loss orders the channels itself
-
-
 @public("kamenbliznashki/pixel_models", "PixelSNAIL")
 def _(clone):
     from pixelsnail import PixelSNAIL
@@ -117,7 +77,7 @@ def _(clone):
         n_logistic_mix=2,
         n_cond_classes=None,
     )
-    return model, torch.rand(4, 3, 6, 6) * 2 - 1, dict(order=PIXELS, predictions=MIXTURE)
+    return model, torch.rand(4, 3, 6, 6) * 2 - 1, dict(order=PIXELS, predictions=mixture)
 
 
 @public("kamenbliznashki/pixel_models", "PixelCNN++")
@@ -125,41 +85,18 @@ def _(clone):
     from pixelcnnpp import PixelCNNpp
 
     model = PixelCNNpp((3, 8, 8), n_channels=8, n_res_layers=1, n_logistic_mix=2, n_cond_classes=None)
-    return model, torch.rand(4, 3, 8, 8) * 2 - 1, dict(order=torch.arange(64).view(8, 8), predictions=MIXTURE)
+    return model, torch.rand(4, 3, 8, 8) * 2 - 1, dict(order=pixels(8, 8), predictions=mixture)
 
 
-@public("kamenbliznashki/pixel_models", "PixelCNN")
-def _(clone):
-    from pixelcnn import PixelCNN
+for name, norm in (("PixelCNN", True), ("PixelCNN, norm_layer=False", False)):
 
-    model = PixelCNN(
-        (3, 6, 6),
-        n_bits=2,
-        n_channels=16,
-        n_out_conv_channels=16,
-        kernel_size=5,
-        n_res_layers=3,
-        n_cond_classes=None,
-        norm_layer=True,
-    )
-    return model, torch.rand(4, 3, 6, 6) * 2 - 1, dict(predictions=lambda out: out.movedim(1, -1))
+    @public("kamenbliznashki/pixel_models", name)
+    def _(clone, norm=norm):
+        from pixelcnn import PixelCNN
 
-
-@public("kamenbliznashki/pixel_models", "PixelCNN, norm_layer=False")
-def _(clone):
-    from pixelcnn import PixelCNN
-
-    model = PixelCNN(
-        (3, 6, 6),
-        n_bits=2,
-        n_channels=16,
-        n_out_conv_channels=16,
-        kernel_size=5,
-        n_res_layers=3,
-        n_cond_classes=None,
-        norm_layer=False,
-    )
-    return model, torch.rand(4, 3, 6, 6) * 2 - 1, dict(predictions=lambda out: out.movedim(1, -1))
+        sizes = {"n_bits": 2, "n_channels": 16, "n_out_conv_channels": 16, "kernel_size": 5, "n_res_layers": 3}
+        model = PixelCNN((3, 6, 6), **sizes, n_cond_classes=None, norm_layer=norm)
+        return model, torch.rand(4, 3, 6, 6) * 2 - 1, dict(predictions=lambda out: out.movedim(1, -1))
 
 
 @public("kamenbliznashki/generative_models", "PixelSNAIL, top prior")
@@ -181,7 +118,7 @@ def _(clone):
         drop_rate=0,
     )
     codes = torch.rand(4, 1, 6, 6) * 2 - 1
-    return Given(model, torch.eye(5)[:1]), codes, dict(predictions=lambda out: out.movedim(1, -1))
+    return given(model, torch.eye(5)[:4]), codes, dict(predictions=lambda out: out.movedim(1, -1))
 
 
 @public("kamenbliznashki/generative_models", "PixelCNN, bottom prior")
@@ -199,7 +136,9 @@ def _(clone):
         n_bits=3,
         drop_rate=0,
     )
-    model = Given(model, torch.rand(1, 1, 4, 4) * 2 - 1, torch.eye(5)[:1])  # codes of the top level, class label
+    model = given(
+        model, torch.rand(1, 1, 4, 4).expand(4, -1, -1, -1) * 2 - 1, torch.eye(5)[:4]
+    )  # codes of the top level, class label
     return model, torch.rand(4, 1, 8, 8) * 2 - 1, dict(predictions=lambda out: out.movedim(1, -1))
 
 
@@ -258,7 +197,7 @@ CLASSES_THIRD = dict(predictions=lambda out: out.movedim(2, -1))
 
 
 def muneeb(clone):
-    return classes(cells(clone / "pixelrnn_variants.ipynb", "class DiagonalBiLSTMLayer"))
+    return take(clone / "pixelrnn_variants.ipynb", cells="class DiagonalBiLSTMLayer")
 
 
 @public("muneeb-amir/pixelrnn-variants-cifar10", "Diagonal BiLSTM")
@@ -281,8 +220,8 @@ CHANNELS_FOURTH = dict(predictions=lambda out: out.movedim(3, 1))  # out: batch,
 
 
 def huzaifa(clone):
-    texts = "class MaskedConv2d", "class PixelCNN(", "class SimplifiedRowLSTM", "class SimplifiedDiagonalBiLSTM"
-    return classes(cells(clone / "pixelrnn_implementation.ipynb", *texts))
+    cells = r"class (MaskedConv2d|PixelCNN\(|SimplifiedRowLSTM|SimplifiedDiagonalBiLSTM)"
+    return take(clone / "pixelrnn_implementation.ipynb", cells=cells)
 
 
 @public("Huzaifanasir95/PixelRNN-CIFAR10-Implementation", "Diagonal BiLSTM")
@@ -318,8 +257,8 @@ def _(clone):
 # --------------------------------------------------------------------------------------------------- nicklashansen
 @public("nicklashansen/pixelcnn-made", "PixelCNN-MADE")
 def _(clone):
-    found = classes(
-        (clone / "pixelcnn-made.py").read_text(),
+    found = take(
+        clone / "pixelcnn-made.py",
         "MaskedConv2d",
         "ResNetBlock",
         "PixelCNN",

@@ -1,11 +1,6 @@
 """PixelCNNs of public repositories, built from their own code."""
 
-import __future__
-
-import ast
-import json
 import math
-import re
 import sys
 from importlib import import_module
 from types import SimpleNamespace
@@ -13,46 +8,13 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import torch
-from shared import public
+from shared import given, mixture, pixels, public, stub, take
 from torch import nn
-
-
-def stub(*names):
-    """Modules that are not installed and not needed to build the model."""
-    for name in names:
-        sys.modules[name] = MagicMock(name=name)
 
 
 def on_cpu():
     """`.cuda()` does nothing: the scripts expect a GPU."""
     nn.Module.cuda = torch.Tensor.cuda = lambda self, *_, **__: self
-
-
-GIVEN = dict(torch=torch, nn=nn, F=nn.functional, np=np, Variable=torch.autograd.Variable)
-
-
-def classes(path, **names):
-    """The classes and functions of a file or notebook, without the rest of it."""
-    code = path.read_text()
-    if path.suffix == ".ipynb":
-        cells = ["".join(cell["source"]) for cell in json.loads(code)["cells"] if cell["cell_type"] == "code"]
-        code = re.sub(r"^( *)[%!][a-z].*", r"\1pass", "\n".join(cells), flags=re.M)  # commands to the notebook
-    kinds = ast.ClassDef, ast.FunctionDef
-    tree = ast.Module([node for node in ast.parse(code).body if isinstance(node, kinds)], [])
-    space = GIVEN | names
-    exec(compile(tree, str(path), "exec", __future__.annotations.compiler_flag), space)
-    return SimpleNamespace(**space)
-
-
-class With(nn.Module):
-    """A conditional model with its condition fixed."""
-
-    def __init__(self, model, *condition):
-        super().__init__()
-        self.model, self.condition = model, condition
-
-    def forward(self, x):
-        return self.model(x, *self.condition)
 
 
 def last(out):
@@ -64,16 +26,6 @@ def colours(classes_first, channels=3):
     """(batch, classes * channels, ...), classes or channels first, -> (batch, channels, ..., classes)."""
     shape = (-1, channels) if classes_first else (channels, -1)
     return lambda out: out.unflatten(1, shape).movedim(1 if classes_first else 2, -1)
-
-
-def mixture(out):
-    """All numbers that a pixel's three colours are drawn from, once for each of the three."""
-    return out.unsqueeze(1).expand(-1, 3, -1, -1, -1).movedim(2, -1)
-
-
-def pixels(rows, columns):
-    """Whole pixels in raster order: their colours at the same time."""
-    return torch.arange(rows * columns).view(rows, columns)
 
 
 def mixtures(rows=8, columns=8):
@@ -128,7 +80,7 @@ def _(clone):
 def _(clone):
     from conditionalPixelCNN import ConditionalPixelCNN
 
-    return With(ConditionalPixelCNN(1, 8, 10), HOT), torch.rand(4, 1, 6, 6), {}
+    return given(ConditionalPixelCNN(1, 8, 10), HOT), torch.rand(4, 1, 6, 6), {}
 
 
 @public("axeloh/pixelcnn-pytorch", "PixelCNN")
@@ -160,7 +112,7 @@ def _(clone):
     masked_cnn_layer.MaskedConv2d.__init__.__defaults__ = (1, 0, False)
     from conditionalPixelCNN import ConditionalPixelCNN
 
-    return With(ConditionalPixelCNN(1, 8, 10), HOT), torch.rand(4, 1, 6, 6), {}
+    return given(ConditionalPixelCNN(1, 8, 10), HOT), torch.rand(4, 1, 6, 6), {}
 
 
 @public("henrhoi/pixelcnn-pytorch", "PixelCNN")
@@ -192,7 +144,7 @@ def _(clone):
     on_cpu(), stub("torchvision", "torchvision.utils")
     from conditionalPixelCNN import ConditionalPixelCNN
 
-    return With(ConditionalPixelCNN(1, 8, 10), HOT), torch.rand(4, 1, 6, 6), {}
+    return given(ConditionalPixelCNN(1, 8, 10), HOT), torch.rand(4, 1, 6, 6), {}
 
 
 @public("pi-tau/pixelcnn", "PixelCNN (gated)")
@@ -214,7 +166,7 @@ def _(clone):
 def _(clone):
     from model import PixelCNN
 
-    return With(PixelCNN(1, 10, 8, n_layers=3, n_bins=4), HOT), torch.rand(4, 1, 6, 6), {}
+    return given(PixelCNN(1, 10, 8, n_layers=3, n_bins=4), HOT), torch.rand(4, 1, 6, 6), {}
 
 
 @public("tuelwer/conditional-pixelcnn-pytorch", "PixelCNN")
@@ -222,7 +174,7 @@ def _(clone):
     from models import LabelNet, PixelCNN
 
     condition = LabelNet(output_shape=(6, 6))(HOT).detach()
-    return With(PixelCNN(8, 3), condition), torch.rand(4, 1, 6, 6), {}
+    return given(PixelCNN(8, 3), condition), torch.rand(4, 1, 6, 6), {}
 
 
 @public("rogertrullo/Gated-PixelCNN-Pytorch", "PixelCNN (gated)")
@@ -242,7 +194,7 @@ def _(clone):
 
 @public("Hauf3n/MADE-PixelCNN-PyTorch", "MADE_PixelCNN")
 def _(clone):
-    model = classes(clone / "made_pixelcnn.ipynb").MADE_PixelCNN(pixelcnn_features=8)
+    model = take(clone / "made_pixelcnn.ipynb").MADE_PixelCNN(pixelcnn_features=8)
     shape = lambda out: out.view(-1, 28, 28, 3, 4).movedim(3, 1)  # 28 rows are written into the model
     return model, torch.randint(0, 4, (2, 3, 28, 28)).float(), dict(predictions=shape, at=8)
 
@@ -251,7 +203,7 @@ def _(clone):
 def _(clone):
     from model import PixelCNN
 
-    return With(PixelCNN((3, 5, 5), 8, 3, 16, 10), LABELS), torch.rand(4, 3, 5, 5), dict(predictions=last, at=32)
+    return given(PixelCNN((3, 5, 5), 8, 3, 16, 10), LABELS), torch.rand(4, 3, 5, 5), dict(predictions=last, at=32)
 
 
 @public("andiac/PixelCNN-Pytorch", "PixelCNN")
@@ -293,7 +245,6 @@ def _(clone):
 @public("kngwyu/pytorch-pixelcnn", "PixelCNNpp")
 def _(clone):
     stub("torchvision")
-    torch.jit.ScriptFunction.__deepcopy__ = lambda self, memo: self  # else no copy of the model can be made
     from pixelcnn.pixelcnn_pp import PixelCNNpp
 
     return (
@@ -303,26 +254,21 @@ def _(clone):
     )
 
 
-@public("ahernandez105/pixelCnn", "PixelCnn (MaskedConv2dBinary)")
-def _(clone):
-    import models
+for conv, channels, settings in (
+    ("MaskedConv2dBinary", 1, (6, 1, 7, 3, 8, 2)),
+    ("MaskedConv2dColor", 3, (5, 3, 7, 3, 12, 4)),
+):
 
-    return (
-        models.PixelCnn(6, 1, 7, 3, 8, 2, models.MaskedConv2dBinary),
-        torch.rand(4, 1, 6, 6),
-        dict(predictions=lambda out: out.movedim(2, -1)),
-    )
+    @public("ahernandez105/pixelCnn", f"PixelCnn ({conv})")
+    def _(clone, conv=conv, channels=channels, settings=settings):
+        import models
 
-
-@public("ahernandez105/pixelCnn", "PixelCnn (MaskedConv2dColor)")
-def _(clone):
-    import models
-
-    return (
-        models.PixelCnn(5, 3, 7, 3, 12, 4, models.MaskedConv2dColor),
-        torch.rand(4, 3, 5, 5),
-        dict(predictions=lambda out: out.movedim(2, -1)),
-    )
+        example = torch.rand(4, channels, settings[0], settings[0])
+        return (
+            models.PixelCnn(*settings, getattr(models, conv)),
+            example,
+            dict(predictions=lambda out: out.movedim(2, -1)),
+        )
 
 
 @public("qbx2/pixelcnn-pytorch", "PixelCNN")
@@ -416,7 +362,7 @@ def _(clone):
     model = PixelCNN(
         nr_resnet=1, nr_filters=4, nr_logistic_mix=2, conditional=True, num_class=10, condition_strength="strong"
     )
-    return With(model, LABELS), torch.rand(4, 3, 8, 8), mixtures()
+    return given(model, LABELS), torch.rand(4, 3, 8, 8), mixtures()
 
 
 @public("TryNotToFail/PixelCNN-", "PixelCNN++, conditional")
@@ -425,7 +371,7 @@ def _(clone):
     sys.modules["layers"] = import_module("best_past_layers")
     from best_past_model import PixelCNN
 
-    return With(PixelCNN(nr_resnet=1, nr_filters=4, nr_logistic_mix=2), LABELS % 4), torch.rand(4, 3, 8, 8), mixtures()
+    return given(PixelCNN(nr_resnet=1, nr_filters=4, nr_logistic_mix=2), LABELS % 4), torch.rand(4, 3, 8, 8), mixtures()
 
 
 @public("elahekhodaie/PixelCnnPP", "PixelCNN++")
@@ -463,7 +409,7 @@ def _(clone):
 
 @public("kryptologyst/PixelCNN-Autoregressive-Image-Generation", "PixelCNN")
 def _(clone):
-    model = classes(clone / "src/pixelcnn/model.py").PixelCNN
+    model = take(clone / "src/pixelcnn/model.py").PixelCNN
     return (
         model(3, 8, num_layers=5, num_residual_blocks=2, num_classes=16),
         torch.rand(4, 3, 5, 5) * 2 - 1,
@@ -497,7 +443,7 @@ def _(clone):
 
 @public("pranayKD/basic_pixel_cnn_pytorch", "PixelCNN")
 def _(clone):
-    space = classes(clone / "pixel_CNN.ipynb", Dataset=object)
+    space = take(clone / "pixel_CNN.ipynb", Dataset=object)
     return space.PixelCNN(3, 8, 7, 1, 1, False, True), torch.rand(4, 1, 6, 6), {}
 
 
@@ -511,54 +457,54 @@ def _(clone):
 
 @public("MarvinKrausser/pixelcnn", "DIYPixelCNN")
 def _(clone):
-    model = classes(clone / "scripts/model.py").DIYPixelCNN(input_channels=3, hidden_channels=12)
+    model = take(clone / "scripts/model.py").DIYPixelCNN(input_channels=3, hidden_channels=12)
     return model, torch.randint(0, 256, (4, 3, 6, 6)).float(), dict(predictions=last, at=36)
 
 
 @public("MarvinKrausser/pixelcnn", "DIYPixelCNNGray")
 def _(clone):
-    model = classes(clone / "scripts/model.py").DIYPixelCNNGray(hidden_channels=8)
+    model = take(clone / "scripts/model.py").DIYPixelCNNGray(hidden_channels=8)
     return model, torch.randint(0, 256, (4, 1, 6, 6)).float(), {}
 
 
 @public("JakobLC/02456_PixelCNN_Project", "PixelCNN")
 def _(clone):
-    space = classes(clone / "Scripts_used_to_train_models/standard.ipynb", cuda=False)
+    space = take(clone / "Scripts_used_to_train_models/standard.ipynb", cuda=False)
     return space.PixelCNN(num_layers=3, num_filters=8, color_levels=16), torch.rand(4, 1, 6, 6), {}
 
 
 @public("JakobLC/02456_PixelCNN_Project", "GatedPixelCNN")
 def _(clone):
-    space = classes(clone / "Scripts_used_to_train_models/gated.ipynb", cuda=False)
-    return With(space.GatedPixelCNN(8, num_layers=3, color_levels=16), LABELS), torch.rand(4, 1, 6, 6), {}
+    space = take(clone / "Scripts_used_to_train_models/gated.ipynb", cuda=False)
+    return given(space.GatedPixelCNN(8, num_layers=3, color_levels=16), LABELS), torch.rand(4, 1, 6, 6), {}
 
 
 @public("vim12345/PixelCNN-implementation", "PixelCNN")
 def _(clone):
-    return classes(clone / "main.py").PixelCNN(num_filters=8), torch.rand(4, 3, 6, 6), dict(order=pixels(6, 6))
+    return take(clone / "main.py").PixelCNN(num_filters=8), torch.rand(4, 3, 6, 6), dict(order=pixels(6, 6))
 
 
 @public("Abdellah427/PixelCNN", "PixelCNN")
 def _(clone):
-    space = classes(clone / "code.ipynb", N_FILTERS=8, RESIDUAL_BLOCKS=3, PIXEL_LEVELS=4)
+    space = take(clone / "code.ipynb", N_FILTERS=8, RESIDUAL_BLOCKS=3, PIXEL_LEVELS=4)
     return space.PixelCNN(), torch.randint(0, 4, (4, 1, 6, 6)).float(), {}
 
 
 @public("ArenGolazizian/PixelCNN-MNIST", "PixelCNN")
 def _(clone):
-    space = classes(clone / "notebooks/PixelCNN-MNIST.ipynb")
+    space = take(clone / "notebooks/PixelCNN-MNIST.ipynb")
     return space.PixelCNN(hidden_channels=8), torch.rand(4, 1, 6, 6), {}
 
 
 @public("mxgx110/PixelCNN", "PixelCNN, MNIST")
 def _(clone):
-    space = classes(clone / "PixelCNN_SingleChannel/PixelCNN_MNIST.py")
+    space = take(clone / "PixelCNN_SingleChannel/PixelCNN_MNIST.py")
     return space.PixelCNN(1, 4, 7, 8), torch.rand(4, 1, 6, 6), {}
 
 
 @public("mxgx110/PixelCNN", "PixelCNN, CIFAR-10")
 def _(clone):
-    space = classes(clone / "PixelCNN_ThreeChannel/PixelCNN_CIFAR10_alternative.py")
+    space = take(clone / "PixelCNN_ThreeChannel/PixelCNN_CIFAR10_alternative.py")
     order = torch.arange(3 * 5 * 5).view(3, 5, 5)  # it samples all of red, then green, then blue
     return (
         space.PixelCNN(3, 4, 7, 8),
@@ -571,21 +517,21 @@ def _(clone):
 def _(clone):
     from modules import GatedPixelCNN
 
-    return With(GatedPixelCNN(16, 8, n_layers=4), LABELS), torch.randint(0, 16, (4, 6, 6)), {}
+    return given(GatedPixelCNN(16, 8, n_layers=4), LABELS), torch.randint(0, 16, (4, 6, 6)), {}
 
 
 @public("MishaLaskin/vqvae", "GatedPixelCNN")
 def _(clone):
     from pixelcnn.models import GatedPixelCNN
 
-    return With(GatedPixelCNN(16, 8, n_layers=4), LABELS), torch.randint(0, 16, (4, 6, 6)), {}
+    return given(GatedPixelCNN(16, 8, n_layers=4), LABELS), torch.randint(0, 16, (4, 6, 6)), {}
 
 
 @public("phlippe/uvadlc_notebooks", "PixelCNN (tutorial 12)")
 def _(clone):
     lightning = type("LightningModule", (nn.Module,), dict(save_hyperparameters=lambda self: None))
     file = clone / "docs/tutorial_notebooks/tutorial12/Autoregressive_Image_Modeling.ipynb"
-    space = classes(file, pl=MagicMock(LightningModule=lightning, Callback=object), train_set=[torch.zeros(1, 1, 6, 6)])
+    space = take(file, pl=MagicMock(LightningModule=lightning, Callback=object), train_set=[torch.zeros(1, 1, 6, 6)])
     return space.PixelCNN(c_in=1, c_hidden=8), torch.randint(0, 256, (4, 1, 6, 6)).float(), dict(predictions=last)
 
 
@@ -608,16 +554,16 @@ def _(clone):
 
 @public("amogh344/PixelCNN-sfx", "PixelCNN1D")
 def _(clone):
-    model = classes(clone / "model/pixelcnn.py").PixelCNN1D(hidden_dim=16)
+    model = take(clone / "model/pixelcnn.py").PixelCNN1D(hidden_dim=16)
     return model, torch.randint(0, 256, (4, 40)).float(), dict(next_value=True)
 
 
 @public("clementchadebec/benchmark_VAE", "PixelCNN")
 def _(clone):
     folder = clone / "src/pythae/models/normalizing_flows/pixelcnn"
-    conv = classes(folder / "utils.py").MaskedConv2d
+    conv = take(folder / "utils.py").MaskedConv2d
     base = type("BaseNF", (nn.Module,), dict(__init__=lambda self, model_config: nn.Module.__init__(self)))
-    model = classes(folder / "pixelcnn_model.py", MaskedConv2d=conv, BaseNF=base, ModelOutput=dict).PixelCNN
+    model = take(folder / "pixelcnn_model.py", MaskedConv2d=conv, BaseNF=base, ModelOutput=dict).PixelCNN
     model = model(SimpleNamespace(input_dim=(1, 6, 6), n_embeddings=8, n_layers=4, kernel_size=5))
     data = type("Data", (nn.Module,), dict(forward=lambda self, x: self.model(dict(data=x))["out"]))()
     data.model = model
@@ -626,13 +572,13 @@ def _(clone):
 
 @public("manonb42/PixelCNN", "Model")
 def _(clone):
-    return classes(clone / "src/pixelcnn.py").Model(n_filters=8, n_layers=3), torch.rand(4, 1, 6, 6), {}
+    return take(clone / "src/pixelcnn.py").Model(n_filters=8, n_layers=3), torch.rand(4, 1, 6, 6), {}
 
 
 @public("katjath/PixelCNN-Tutorial", "SimplePixelCNN")
 def _(clone):
     return (
-        classes(clone / "01_pixelcnn_intro.ipynb").SimplePixelCNN(n_filters=8, n_layers=5),
+        take(clone / "01_pixelcnn_intro.ipynb").SimplePixelCNN(n_filters=8, n_layers=5),
         torch.rand(4, 1, 6, 6),
         {},
     )
@@ -652,7 +598,7 @@ def _(clone):
     )
     lightning = type("LightningModule", (nn.Module,), dict(save_hyperparameters=lambda self: None, hparams=settings))
     names = dict(pl=SimpleNamespace(LightningModule=lightning), hydra=MagicMock(), PROJECT_ROOT=clone)
-    model = classes(clone / "src/pl_modules/model.py", **names).PixelCNN()
+    model = take(clone / "src/pl_modules/model.py", **names).PixelCNN()
     model.forward = model._forward  # forward() draws pictures; training calls _forward's computation
     return model, torch.randint(0, 2, (4, 1, 6, 6)) * 2.0 - 1, dict(predictions=last)
 
@@ -660,10 +606,10 @@ def _(clone):
 def torchlake(clone, folder):
     """The classes of its PixelCNNs, without the rest of the library, which needs torchvision."""
     lake, images = clone / "torchlake/common/models", clone / "torchlake/image_generation/models"
-    base = classes(lake / "model_base.py", ABC=object, abstractmethod=lambda f: f).ModelBase
-    names = dict(ModelBase=base, ResBlock=classes(lake / "residual.py").ResBlock, math=math)
+    base = take(lake / "model_base.py", ABC=object, abstractmethod=lambda f: f).ModelBase
+    names = dict(ModelBase=base, ResBlock=take(lake / "residual.py").ResBlock, math=math)
     for file in ("pixelcnn/network.py", f"{folder}/network.py", f"{folder}/model.py"):
-        names = vars(classes(images / file, **names))
+        names = vars(take(images / file, **names))
     return SimpleNamespace(**names)
 
 
@@ -698,7 +644,7 @@ def decoder(model):
     """p(picture | latent variables), with those fixed; 28 rows are written into it."""
     latent = torch.randn(1, 2, 1, 40, generator=torch.Generator().manual_seed(0))
     shape = lambda out: out.view(2, 1, 28, 28)
-    return With(model, latent), torch.bernoulli(torch.full((2, 1, 28, 28), 0.3)), dict(predictions=shape, at=8)
+    return given(model, latent), torch.bernoulli(torch.full((2, 1, 28, 28), 0.3)), dict(predictions=shape, at=8)
 
 
 @public("okviman/efficient-mixtures", "SingleLayerPixelCNNDecoder (MISVAE)")

@@ -1,41 +1,12 @@
 """PixelRNNs, MADEs and other masked networks, audio models, transformers; built from their own code."""
 
-import ast
-import json
-import math
-import sys
-import typing
-from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import numpy as np
 import torch
-from shared import public
+from shared import pixels, public, stub, take
 from torch import nn
 from torch.nn import functional as F
-
-
-def stub(*names):
-    """Modules that an import at the top of a file wants and the model does not."""
-    for name in names:
-        sys.modules[name] = MagicMock()
-
-
-def take(path, *names, **given):
-    """Classes and functions called `names` of a script or notebook of the clone, without running the rest of it."""
-    sources = [Path(path).read_text(encoding="utf-8")]
-    if str(path).endswith(".ipynb"):
-        sources = ["".join(cell["source"]) for cell in json.loads(sources[0])["cells"] if cell["cell_type"] == "code"]
-    found = {"torch": torch, "nn": nn, "F": F, "np": np, "math": math, **given}
-    for source in sources:
-        try:
-            parts = ast.parse(source).body
-        except SyntaxError:  # a cell with notebook magic
-            continue
-        parts = [part for part in parts if getattr(part, "name", None) in names]
-        exec(compile(ast.Module(parts, []), str(path), "exec"), found)
-    return SimpleNamespace(**{name: found[name] for name in names})
 
 
 class Lines(nn.Module):
@@ -47,10 +18,6 @@ class Lines(nn.Module):
 
     def forward(self, x):
         return self.does(SimpleNamespace(**dict(self.parts)), x)
-
-
-def pixels(rows, columns):
-    return torch.arange(rows * columns).view(rows, columns)
 
 
 TOKENS = dict(next_value=True, predictions=lambda out: out[0] if isinstance(out, tuple) else out)
@@ -370,8 +337,7 @@ def _(clone):
 @public("pyro-ppl/pyro", "AutoRegressiveNN")
 def _(clone):
     names = "sample_mask_indices", "create_mask", "MaskedLinear", "ConditionalAutoRegressiveNN", "AutoRegressiveNN"
-    hints = {name: getattr(typing, name) for name in typing.__all__}
-    code = take("pyro/nn/auto_reg_nn.py", *names, **hints)
+    code = take("pyro/nn/auto_reg_nn.py", *names)
     order = torch.tensor([3, 0, 6, 1, 7, 2, 5, 4])
     model = code.AutoRegressiveNN(8, [32, 32], permutation=order, skip_connections=True)
     return model, torch.randn(4, 8), dict(order=order.argsort(), predictions=lambda out: torch.stack(out, -1))

@@ -1,6 +1,5 @@
 """Transformers, espnet, minGPT and others, built from their own code; transformers and espnet as published on PyPI."""
 
-import ast
 import importlib
 import json
 import subprocess
@@ -11,23 +10,8 @@ from unittest.mock import MagicMock
 import shared
 import torch
 import torch.nn.functional as F
-from shared import public
+from shared import Calls, mixture, public, stub, take
 from torch import nn
-
-
-class Calls(nn.Module):
-    """`model`, called as its repository's script calls it: call(model, batch) -> what the loss gets."""
-
-    def __init__(self, model, call):
-        super().__init__()
-        self.model, self.call = model, call
-
-    def forward(self, batch):
-        return self.call(self.model, batch)
-
-
-def stub(*names):
-    sys.modules.update({name: MagicMock() for name in names})
 
 
 def bare(name, folder):
@@ -41,20 +25,8 @@ def at_commit(clone, commit, path):
     return subprocess.run(git, capture_output=True, text=True, check=True).stdout
 
 
-def function(path, name, scope):
-    """Only the function `name` of a script, with the dict `scope` as its globals."""
-    found = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", "") == name]
-    exec(compile(ast.Module(found, []), str(path), "exec"), scope)
-    return scope[name]
-
-
 def tokens(*shape, classes=11):
     return torch.randint(0, classes, shape)
-
-
-def whole_pixels(out):
-    """(batch, parameters, rows, columns): the same parameters for each of a pixel's three channels."""
-    return out.movedim(1, -1).unsqueeze(1).expand(-1, 3, -1, -1, -1)
 
 
 def pushed(model, size=70.0):
@@ -226,10 +198,10 @@ def _(clone):
         args=types.SimpleNamespace(samples=10, resample_every=20),
         print=lambda *_: None,
     )
-    run_epoch = function(clone / "run.py", "run_epoch", scope)
+    run_epoch = take(clone / "run.py", "run_epoch", **scope).run_epoch
 
     def test(model, x):
-        scope.update(model=model, xtr=None, xte=x.repeat(25, 1))  # run.py has batches of 100
+        run_epoch.__globals__.update(model=model, xtr=None, xte=x.repeat(25, 1))  # run.py has batches of 100
         run_epoch("test", upto=1)
         return seen.pop()[:4]
 
@@ -353,7 +325,7 @@ for curve in "raster_scan", "s_curve":
             dropout_prob=0,
         )
         call = lambda m, x: m(x, mask_init=masks[0], mask_undilated=masks[1], mask_dilated=masks[2])
-        return Calls(model, call), torch.rand(4, 3, 6, 6) * 2 - 1, dict(order=order, predictions=whole_pixels)
+        return Calls(model, call), torch.rand(4, 3, 6, 6) * 2 - 1, dict(order=order, predictions=mixture)
 
 
 # ------------------------------------------------------------------------------------------------- rosinality
@@ -389,7 +361,7 @@ def _(clone):
     return (
         PixelCNN(nr_resnet=1, nr_filters=8, nr_logistic_mix=2),
         torch.rand(4, 3, 8, 8) * 2 - 1,
-        dict(order=order, predictions=whole_pixels),
+        dict(order=order, predictions=mixture),
     )
 
 
@@ -480,10 +452,10 @@ def _(clone):
         return predictions.sum()
 
     scope = dict(torch=torch, Variable=lambda x: x, args=types.SimpleNamespace(cuda=False), n_words=11, criterion=loss)
-    evaluate = function(clone / "TCN/lambada_language/lambada_test.py", "evaluate", scope)
+    evaluate = take(clone / "TCN/lambada_language/lambada_test.py", "evaluate", **scope).evaluate
 
     def call(m, x):  # a prediction for each line's last word only; zeros before
-        scope["model"] = m
+        evaluate.__globals__["model"] = m
         evaluate(x.tolist())
         out = torch.cat([seen.pop(0) for _ in x])
         return F.pad(out.unsqueeze(1), (0, 0, x.shape[1] - 1, 0))
