@@ -181,7 +181,7 @@ def skewing(rows, columns, alt):
     show_png(animated_figure(figure, update, times), alt)
 
 
-def dependence(matrices, alt):
+def dependence(matrices, title, alt):
     """Display which prediction (a row) depends on which value (a column), name -> bool (values, values).
 
     Blue: on a value before it, left of the diagonal. Orange: on its own value or on a later one, a leak.
@@ -195,7 +195,29 @@ def dependence(matrices, alt):
         ax.set_title(f"{name}\n{leaks.sum()} leaks", fontsize=8)
         ax.set(xticks=[], yticks=[], xlabel="value", ylabel="prediction")
         ax.grid(False)
-    figure.suptitle("Five mistakes: a prediction may depend only on values left of the diagonal (blue)")
+    figure.suptitle(title)
+    show_figure(alt, figure)
+
+
+def two_measures(networks, measures, title, alt, xlabel, levels):
+    """Display two measures of networks on a logarithmic scale, name -> (one of each seed, the other of each seed).
+
+    measures: what the hollow and the filled points are. levels: text -> a number, dotted lines.
+    """
+    figure, ax = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(networks)), layout="constrained")
+    for place, both in enumerate(networks.values()):
+        ax.plot([np.mean(of) for of in both], [place, place], color="lightgrey", linewidth=1, zorder=1)
+        for values, fill in zip(both, ("none", "#D55E00"), strict=True):
+            ax.plot(values, [place] * len(values), "o", color="#D55E00", markerfacecolor=fill, markersize=7)
+    for measure, fill in zip(measures, ("none", "#D55E00"), strict=True):
+        ax.plot([], [], "o", color="#D55E00", markerfacecolor=fill, label=measure)
+    for text, value in levels.items():
+        ax.axvline(value, color="black", linestyle=":", linewidth=0.8)
+        ax.annotate(text, (value, -0.45), (4, 0), textcoords="offset points", fontsize=8, va="bottom")
+    ax.set(xscale="log", xlabel=xlabel, yticks=range(len(networks)), yticklabels=list(networks))
+    ax.set(ylim=(len(networks) - 0.5, -0.9))
+    ax.set_title(title, fontsize=11)
+    figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=9)
     show_figure(alt, figure)
 
 

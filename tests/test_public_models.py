@@ -1,5 +1,6 @@
 """tools/public_models: what is told of other people's code is whole, and its page says the same."""
 
+import csv
 import importlib.util
 import re
 import subprocess
@@ -34,6 +35,8 @@ def test_each_verdict_says_where_it_is_from_and_how_it_was_confirmed(public):
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", one["repository"]) and one["verdict"] in public.VERDICTS, one
         assert one["confirmed"] and (one["verdict"] == "causal" or one["why"]), one
         assert one["where"] or one["verdict"] != "leaks", one
+        assert bool(one["kind"]) == (one["verdict"] != "causal"), one
+        assert (one["kind"] == "batch norm") == (one["verdict"] == "leaks in training"), one
 
 
 def test_each_model_that_is_told_of_can_be_built_and_no_other(public):
@@ -47,8 +50,25 @@ def test_the_page_has_the_verdicts_and_counts_them(public):
     assert f"{len(rows)} published models of {repositories} repositories" in PAGE
     text = f"{len(rows)} published models of {repositories} repositories"
     assert text in (ROOT / "labnotes" / "causality.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{counts['leaks']} of {len(rows)} published models" in readme
     table = [int(number) for number in re.findall(r"^\| [^|]* \| (\d+) \|$", PAGE, re.M)]
     assert table == [counts[verdict] for verdict in ("causal", "leaks in training", "leaks")]
+
+
+def test_the_page_tells_the_stored_likelihoods_of_both_modes():
+    with open(ROOT / "data" / "public_models" / "likelihood_by_mode.csv", encoding="utf-8", newline="") as file:
+        training, evaluation = csv.DictReader(file)
+
+    def value(row, name, digits):
+        return f"{float(row[name]):.{digits}f}"
+
+    bounds = [f"{value(row, 'bound', 1)} ({value(row, 'standard error', 1)})" for row in (training, evaluation)]
+    assert f"| {bounds[0]} | {bounds[1]} |" in PAGE and f"{training['pictures']} test pictures" in PAGE
+    assert f"| {value(training, 'pixels', 1)} | {value(evaluation, 'pixels', 1)} |" in PAGE
+    assert f"| {value(training, 'moved', 2)}, {value(training, 'moved most', 2)} | 0, 0 |" in PAGE
+    assert f"| {value(training, 'upper half moved', 2)} | 0 |" in PAGE
+    assert [float(evaluation[name]) for name in ("moved", "moved most", "upper half moved")] == [0, 0, 0]
 
 
 def test_a_verdict_is_of_all_modes(public):

@@ -22,6 +22,7 @@ THUMBNAILS = {
     7: "mnist-figure",
     8: "completions",
     9: "where",
+    10: "two-measures",
 }
 WIDTH = 480  # pixels of a small picture
 

@@ -1,12 +1,12 @@
 """Checks published autoregressive models again: python tools/public_models --clones FOLDER [NAME ...]
 
-models.csv says which models, of which commit, and what was found. Clone a repository into FOLDER/owner+name and check
-out that commit; what is not there is passed over. NAME is a part of a repository's or a model's name. Each model is
-built from its own code, small, in a process of its own, in its clone. That code is not ours: read it before you run it.
-Some models need packages that this project does not (einops and others): install them into a folder of their own, and
-pass it as --packages. What was checked as published on PyPI is installed below that folder, each version for itself, as
-transformers-5.10.4 or espnet-202412 (pip install --target). `--table` writes the tables of labnotes/public_models.md
-and checks nothing.
+data/public_models/models.csv says which models, of which commit, and what was found. Clone a repository into
+FOLDER/owner+name and check out that commit; what is not there is passed over. NAME is a part of a repository's or a
+model's name. Each model is built from its own code, small, in a process of its own, in its clone. That code is not
+ours: read it before you run it. Some models need packages that this project does not (einops and others): install them
+into a folder of their own, and pass it as --packages. What was checked as published on PyPI is installed below that
+folder, each version for itself, as transformers-5.10.4 or espnet-202412 (pip install --target). `--table` writes the
+tables of labnotes/public_models.md and checks nothing.
 """
 
 import argparse
@@ -20,13 +20,14 @@ from pathlib import Path
 import shared
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 GROUPS = ("known_leaks", "pixelcnns", "recurrent_flows_audio", "transformers_and_others")
 VERDICTS = ("leaks", "leaks in training", "causal")
 
 
 def models():
     """What was found, a dict for each model."""
-    with open(HERE / "models.csv", encoding="utf-8", newline="") as file:
+    with open(ROOT / "data" / "public_models" / "models.csv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -47,7 +48,7 @@ def check(repository, model, clones):
     """Build one model and check it, in this process: prints the verdict and what causality.py says."""
     import torch
 
-    sys.path.insert(0, str(HERE.parent.parent))
+    sys.path.insert(0, str(ROOT))
     from causality import causality
 
     build = builders()[repository, model]

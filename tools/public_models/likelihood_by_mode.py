@@ -5,11 +5,13 @@ mixture components). Its decoder is a PixelCNN with batch norm, and its scripts 
 called eval(), so in training mode. Here the same weights, the same test pictures, the same latent variables (one
 sample of the first component for each picture) are measured in both modes. MNIST.npz: test_images or x_test.
 
-Prints nats per picture: the bound -log p(x, z) + log q(z|x) and its part -log p(x|z), means over the pictures, batches
-of 100; how far -log p(x|z) of a picture moves with the other pictures of its batch; and how far predictions of the
-upper half move with the lower half.
+Writes data/public_models/likelihood_by_mode.csv, a row for each mode, nats per picture: the bound -log p(x, z) +
+log q(z|x) and its standard error over pictures; its part -log p(x|z), batches of 100; how far that moves for a picture
+when half of its batch is exchanged, mean and largest; and how far predictions of a picture's upper half move when its
+lower half is inverted.
 """
 
+import csv
 import io
 import sys
 import types
@@ -20,6 +22,8 @@ import numpy as np
 import torch
 
 BATCH, BATCHES = 100, 5
+STORED = Path(__file__).resolve().parents[2] / "data" / "public_models" / "likelihood_by_mode.csv"
+NAMES = ["mode", "pictures", "bound", "standard error", "pixels", "moved", "moved most", "upper half moved"]
 
 
 def load(clone):
@@ -55,30 +59,29 @@ def measure(model, state, pictures, training, latent=None):
 
 
 def main(clone, mnist):
-    """Print what was measured."""
+    """Measure both modes, write and print the table."""
     model, arrays = load(Path(clone).resolve()), np.load(mnist)
     images = arrays["test_images" if "test_images" in arrays.files else "x_test"].reshape(-1, 28, 28)
     random = np.random.default_rng(0)
     pictures = torch.tensor(random.binomial(1, images[: BATCH * BATCHES] / 255), dtype=torch.float32).unsqueeze(1)
     state = {name: value.clone() for name, value in model.state_dict().items()}
+    rows = []
     for training in (True, False):
         results = [measure(model, state, batch, training) for batch in pictures.split(BATCH)]
         bound, pixels = (torch.cat([one[part] for one in results]) for part in (0, 1))
         error = float(bound.std() / len(bound) ** 0.5)
-        mode = "training" if training else "evaluation"
-        print(f"{mode} mode, {len(bound)} test pictures: bound {bound.mean():.2f} nats (standard error {error:.2f}),")
-        print(f"    -log p(x|z) {pixels.mean():.2f}")
         first, half = pictures[:BATCH], BATCH // 2
         other = torch.cat([first[:half], pictures[BATCH : BATCH + half]])
         moved = (measure(model, state, other, training)[1][:half] - results[0][1][:half]).abs()
-        print(
-            f"    half of the batch exchanged: it moves by {moved.mean():.3f} for the others, at most {moved.max():.3f}"
-        )
         turned = first.clone()
         turned[0, 0, 14:] = 1 - turned[0, 0, 14:]
         after = measure(model, state, turned, training, results[0][3])[2]
         upper = (after[0, :392] - results[0][2][0, :392]).abs().max()
-        print(f"    lower half of a picture inverted: predictions of its upper half move by at most {upper:.4f}")
+        values = len(bound), bound.mean(), error, pixels.mean(), moved.mean(), moved.max(), upper
+        rows.append(["training" if training else "evaluation", *(f"{float(value):.5g}" for value in values)])
+    with open(STORED, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([NAMES, *rows])
+    print(STORED.read_text(encoding="utf-8"), end="")
 
 
 if __name__ == "__main__":
