@@ -199,25 +199,32 @@ def dependence(matrices, title, alt):
     show_figure(alt, figure)
 
 
-def two_measures(networks, measures, title, alt, xlabel, levels):
-    """Display two measures of networks on a logarithmic scale, name -> (one of each seed, the other of each seed).
+def two_measures(networks, measures, title, alt, xlabel, levels, near):
+    """Display two measures of networks, name -> (one of each seed, the other of each seed), on two scales.
 
-    measures: what the hollow and the filled points are. levels: text -> a number, dotted lines.
+    measures: what the hollow and the filled points are. levels: text -> a number, dotted lines. near: (lowest, highest)
+    of the second, linear scale.
     """
-    figure, ax = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(networks)), layout="constrained")
-    for place, both in enumerate(networks.values()):
-        ax.plot([np.mean(of) for of in both], [place, place], color="lightgrey", linewidth=1, zorder=1)
-        for values, fill in zip(both, ("none", "#D55E00"), strict=True):
-            ax.plot(values, [place] * len(values), "o", color="#D55E00", markerfacecolor=fill, markersize=7)
+    size = 9, 1.1 + 0.42 * len(networks)
+    figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+    for ax in axes:
+        for place, both in enumerate(networks.values()):
+            ax.plot([np.mean(of) for of in both], [place, place], color="lightgrey", linewidth=1, zorder=1)
+            for values, fill in zip(both, ("none", "#D55E00"), strict=True):
+                ax.plot(values, [place] * len(values), "o", color="#D55E00", markerfacecolor=fill, markersize=7)
+        for text, value in levels.items():
+            ax.axvline(value, color="black", linestyle=":", linewidth=0.8)
+            ax.annotate(text, (value, -0.45), (4, 0), textcoords="offset points", fontsize=8, va="bottom")
+        ax.set(xlabel=xlabel, yticks=range(len(networks)), yticklabels=list(networks))
+        ax.set(ylim=(len(networks) - 0.5, -0.9))
+    axes[0].set(xscale="log")
+    axes[0].set_title("all, on a logarithmic scale", fontsize=9)
+    axes[1].set(xlim=near)
+    axes[1].set_title(f"from {near[0]} to {near[1]} nats", fontsize=9)
     for measure, fill in zip(measures, ("none", "#D55E00"), strict=True):
-        ax.plot([], [], "o", color="#D55E00", markerfacecolor=fill, label=measure)
-    for text, value in levels.items():
-        ax.axvline(value, color="black", linestyle=":", linewidth=0.8)
-        ax.annotate(text, (value, -0.45), (4, 0), textcoords="offset points", fontsize=8, va="bottom")
-    ax.set(xscale="log", xlabel=xlabel, yticks=range(len(networks)), yticklabels=list(networks))
-    ax.set(ylim=(len(networks) - 0.5, -0.9))
-    ax.set_title(title, fontsize=11)
+        axes[0].plot([], [], "o", color="#D55E00", markerfacecolor=fill, label=measure)
     figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=9)
+    figure.suptitle(title)
     show_figure(alt, figure)
 
 

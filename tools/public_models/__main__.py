@@ -78,7 +78,7 @@ def tables():
     rows = {verdict: [one for one in models() if one["verdict"] == verdict] for verdict in VERDICTS}
     lines = {
         "leaks": ["| model, repository, commit, place | what | reported |", "|---|---|---|"],
-        "leaks in training": ["| model, repository, commit | place |", "|---|---|"],
+        "leaks in training": ["| model, repository, commit | batch norm at | without eval() |", "|---|---|---|"],
         "causal": ["| repository, commit | models |", "|---|---|"],
     }
 
@@ -89,7 +89,8 @@ def tables():
         where = f"{one['model']}<br>{place(one)}<br>{one['where']}"
         lines["leaks"].append(line(where, one["why"], one["reported"] or "not found"))
     for one in rows["leaks in training"]:
-        lines["leaks in training"].append(line(f"{one['model']}<br>{place(one)}", one["where"]))
+        at = one["where"].replace(";", "<br>")
+        lines["leaks in training"].append(line(f"{one['model']}<br>{place(one)}", at, one["why"].partition("; ")[2]))
     names = {}
     for one in rows["causal"]:
         names.setdefault(place(one), []).append(one["model"])
