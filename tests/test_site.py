@@ -277,11 +277,12 @@ def test_a_page_of_its_own_is_taken_along_and_linked(builder, project, monkeypat
     monkeypatch.setitem(sys.modules, "page", page)
     assert "draw/index.html" not in str(pages_of(built(project))["index.html"].all("a"))
     (project / "site" / "draw").mkdir(parents=True)
-    (project / "site" / "draw" / "index.html").write_text("<p>draw</p>", encoding="utf-8")
+    text = '<p>draw <a href="../index.html" hidden>the series</a></p>'
+    (project / "site" / "draw" / "index.html").write_text(text, encoding="utf-8")
     out = built(project)
-    assert (out / "draw" / "index.html").read_text(encoding="utf-8") == "<p>draw</p>"
+    assert (out / "draw" / "index.html").read_text(encoding="utf-8") == text.replace(" hidden", "")
     assert (out / "draw" / "built.js").exists() == (builder == "page.py")
-    assert {"href": "draw/index.html"} in pages_of(out)["index.html"].all("a")
+    assert pages_of(out)["index.html"].all("a").count({"href": "draw/index.html"}) == 2  # the picture and the words
 
 
 # --- What can go wrong ------------------------------------------------------------------------------------------------

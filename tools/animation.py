@@ -2,9 +2,10 @@
 
     python tools/animation.py
 
-The real page (site/draw/, built by tools/page.py) is opened in Chromium; a hand draws a bow, and the network goes on.
-The finished picture comes first, since some readers show only that; sentences and buttons are left out, which are too
-small to read there. Needs what the page's tests need: playwright, and a Chromium that `shutil.which` finds.
+The real page (site/draw/, built by tools/page.py) is opened in Chromium; a hand draws a bow, and the network of digits
+goes on at temperature 0.7, with a seed whose six continuations are of several kinds. The finished picture comes first,
+since some readers show only that; sentences and buttons are left out, which are too small to read there. Needs what the
+page's tests need: playwright, and a Chromium that `shutil.which` finds.
 """
 
 import datetime
@@ -23,10 +24,11 @@ import page
 from support import checks, files
 
 OUT = ROOT / "labnotes" / "draw.png"
-STROKE = ((8, 9), (10, 7), (13, 6), (16, 6), (19, 8), (20, 11))  # columns and rows of the canvas, of 28
-SIZE = {"width": 860, "height": 1250}
-FINISHED, EACH = 2500, 110  # milliseconds for which a frame stays
-LEFT_OUT = "#surprise, .bar, #status, #tiles span { display: none !important }"
+STROKE = ((10, 8.5), (12, 6.5), (14.5, 5.5), (17, 6.2), (18.5, 8))  # columns and rows of the canvas, of 28
+SEED, TEMPERATURE = 8, 0.7
+SIZE = {"width": 1000, "height": 640}
+FINISHED, EACH, PAUSE = 2500, 110, 1500  # milliseconds for which a frame stays: the first, others, the last
+LEFT_OUT = ".aside, .bar, #status, #tiles span { display: none !important }"
 ROW = 17  # milliseconds of the page's time from one picture to the next
 
 
@@ -38,25 +40,33 @@ def recorded(folder):
         browser = play.chromium.launch(executable_path=page.browser())
         visit = browser.new_page(viewport=SIZE)
         visit.clock.install()  # so that the page waits while a picture of it is taken
-        visit.goto((folder / "index.html").as_uri())
-        visit.locator("#nothing:enabled").wait_for()
+        visit.add_init_script(f"crypto.getRandomValues = (numbers) => numbers.fill({SEED});")
+        nothing = "A" * 131  # 784 bits in base64
+        visit.goto(f"{(folder / 'index.html').as_uri()}#set=digits&rows=0&t={TEMPERATURE}&d={nothing}")
+        visit.wait_for_function("pixelRNN.state.results")
+        visit.locator("#clear").click()
         visit.add_style_tag(content=LEFT_OUT)
         visit.clock.pause_at(datetime.datetime.now() + datetime.timedelta(hours=1))
         work, pad = visit.locator(".work").bounding_box(), visit.locator("#pad").bounding_box()
+        work |= {"height": work["height"] + 4}  # with the lower border
         scale, frames = pad["width"] / 28, []
 
         def look():
             frames.append(Image.open(io.BytesIO(visit.screenshot(clip=work))).convert("RGB"))
 
-        def to(column, row, steps=1):
-            visit.mouse.move(pad["x"] + (column + 0.5) * scale, pad["y"] + (row + 0.5) * scale, steps=steps)
+        def to(column, row):
+            visit.mouse.move(pad["x"] + column * scale, pad["y"] + row * scale)
 
         look()
         to(*STROKE[0])
         visit.mouse.down()
+        last = STROKE[0]
         for point in STROKE[1:]:
-            to(*point, steps=8)
-            look()
+            for part in range(1, 4):  # the page paints in its next frame
+                to(*(a + part / 3 * (b - a) for a, b in zip(last, point, strict=True)))
+                visit.clock.run_for(ROW)
+                look()
+            last = point
         visit.mouse.up()
         while len(frames) < 300:  # until it says that all are there, and nothing moves any more
             visit.clock.run_for(ROW)
@@ -78,7 +88,7 @@ def main():
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in (frames[-1], *frames)]
     settings = {"save_all": True, "append_images": frames[1:], "loop": 0}
     with files.written_whole(OUT, "The picture") as unfinished:
-        durations = [FINISHED] + [EACH] * (len(frames) - 1)
+        durations = [FINISHED] + [EACH] * (len(frames) - 2) + [PAUSE]
         frames[0].save(unfinished, "PNG", duration=durations, **settings)
     print(f"{OUT}: {len(frames)} frames, {OUT.stat().st_size // 1000} kB")
 

@@ -30,6 +30,7 @@ from support import checks, files, joint_head
 
 SOURCES = ROOT / "site" / "draw"
 FOLDER = ROOT / "build" / "draw"
+PAGES = {"index": ("main", "draw"), "sees": ("sees", "fields")}  # page -> its first module, the script made of it
 FORMAT = 1  # of the packed weights; site/draw/weights.js reads the same number
 IMPORT = re.compile(r'^import \{ ([\w, ]+) \} from "\./(\w+)\.js";\n', re.M)
 EXPORT = re.compile(r"^export (?=(?:const|function\*?|class|async function) (\w+))", re.M)
@@ -126,11 +127,14 @@ def build(folder=FOLDER, sources=SOURCES, stored=None):
     """Write the page into a folder; stored: folder of the weights, data/weights/ if not given. Returns its files."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    html = (sources / "index.html").read_text(encoding="utf-8")
-    module = 'type="module" src="main.js"'
-    if module not in html:
-        raise checks.LabError(f"index.html does not load main.js by {module}.")
-    written = {"index.html": html.replace(module, 'defer src="draw.js"'), "draw.js": bundle(sources)}
+    written = {}
+    for name, (first, script) in PAGES.items():
+        html = (sources / f"{name}.html").read_text(encoding="utf-8")
+        module = f'type="module" src="{first}.js"'
+        if module not in html:
+            raise checks.LabError(f"{name}.html does not load {first}.js by {module}.")
+        written[f"{name}.html"] = html.replace(module, f'defer src="{script}.js"')
+        written[f"{script}.js"] = bundle(sources, first)
     for name in weights.NAMES:
         text = json.dumps(packed(name, *weights.load(name, stored)))
         written[f"weights-{name}.js"] = f"(window.pixelRNNWeights ||= {{}}).{name} = {text};\n"

@@ -124,7 +124,9 @@ def front_page(readme, root):
     above, below = re.split(r"(?m)(?:^\|.*\n)+", readme, maxsplit=1)
     head, heading, rest = above.partition("\n## ")
     drawing = '\n<p class="draw"><a href="draw/index.html">Draw something, and a model finishes it</a></p>\n'
-    return "".join([head, drawing if (root / "site" / "draw").is_dir() else "", heading, rest, cards, below, "\n"])
+    if (root / "site" / "draw").is_dir():
+        head = re.sub(r"(?m)^!\[.*\]\(labnotes/draw\.png\)$", r'<a href="draw/index.html">\g<0></a>', head) + drawing
+    return "".join([head, heading, rest, cards, below, "\n"])
 
 
 # --- Building ---------------------------------------------------------------------------------------------------------
@@ -205,6 +207,9 @@ def add_drawing(sources, folder):
         shutil.copytree(sources, folder)
     else:
         page.build(folder, sources)
+    for path in folder.glob("*.html"):  # only here is there a series to lead back to
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace('<a href="../index.html" hidden>', '<a href="../index.html">'), encoding="utf-8")
 
 
 def build(root=ROOT, out=OUT):

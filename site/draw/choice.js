@@ -1,7 +1,8 @@
 // Which network the page uses: the one that was chosen last, however late its weights come.
 
-import { paint, state } from "./page.js";
+import { paint } from "./page.js";
 import { Reader } from "./sampling.js";
+import { state } from "./state.js";
 import { at, fail, say } from "./tell.js";
 import { loadModel } from "./weights.js";
 
@@ -25,7 +26,7 @@ export async function use(name) {
     say("about", `The network: ${what}; on this page in raster order alone. It learned from: ${source}.`);
   }
   check(state.reader && state.name);
-  at("loading").hidden = true;
+  if (at("status").textContent.startsWith("Loading")) say("status", "None yet: draw, and lift the pen.");
   for (const id of ["continue", "nothing"]) at(id).disabled = !state.reader;
   paint();
   return asked && !model.error;

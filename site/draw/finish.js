@@ -26,19 +26,25 @@ function chanceAt(logit, temperature) {
 }
 
 // The probabilities of the given rows, from their logits; NaN below.
-export function chancesOfGiven(logits, temperature) {
+function chancesOfGiven(logits, temperature) {
   const chances = new Float64Array(SIZE * SIZE).fill(NaN);
   logits.forEach((row, number) => chances.set(row.map((logit) => chanceAt(logit, temperature)), number * SIZE));
   return chances;
 }
 
-export function makeTiles(list, choose) {
+// choose(k) where tile k is pressed; look(k) where its probabilities are asked for, by pointing or with the keyboard,
+// look(null) where they are not any more.
+export function makeTiles(list, choose, look) {
   return Array.from({ length: COUNT }, (_, k) => {
     const item = document.createElement("li");
     const canvas = '<canvas width="224" height="224" aria-hidden="true"></canvas>';
     item.innerHTML = `<button type="button" aria-pressed="${k === 0}">${canvas}<span></span></button>`;
     const button = item.firstChild;
     on(button, "click", () => choose(k));
+    on(button, "pointerenter", ({ pointerType }) => pointerType !== "touch" && look(k));
+    on(button, "pointerleave", ({ pointerType }) => pointerType !== "touch" && look(null));
+    on(button, "focus", () => button.matches(":focus-visible") && look(k));
+    on(button, "blur", () => look(null));
     list.append(item);
     const tile = { button, canvas: button.querySelector("canvas"), text: button.querySelector("span") };
     clearTile(tile, k);
@@ -46,22 +52,26 @@ export function makeTiles(list, choose) {
   });
 }
 
-export function clearTile({ button, canvas, text }, k) {
-  canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
-  text.textContent = "\u00a0";
-  button.setAttribute("aria-label", `Continuation ${k + 1}: none yet`);
+export function clearTile(tile, k) {
+  tile.shown = null;
+  tile.canvas.getContext("2d").clearRect(0, 0, tile.canvas.width, tile.canvas.height);
+  tile.text.textContent = "\u00a0";
+  tile.button.setAttribute("aria-label", `Continuation ${k + 1}: none yet`);
 }
 
-export function paintTile(tile, results, k) {
-  paintContinuation(tile.canvas, results.pictures[k], results.given, results.rows);
+// What was sampled, or where it is looked at the probabilities from which that was.
+export function paintTile(tile, results, k, looked) {
+  tile.shown = results;
+  if (looked === k) paintChances(tile.canvas, results.chances[k], results.given);
+  else paintContinuation(tile.canvas, results.pictures[k], results.given, results.rows);
   if (results.rows < SIZE) return;
   tile.text.textContent = `${results.bits[k].toFixed(0)} bits`;
-  tile.button.setAttribute("aria-label", `Continuation ${k + 1}: ${tile.text.textContent}. Show its probabilities.`);
+  tile.button.setAttribute("aria-label", `Continuation ${k + 1}: ${tile.text.textContent}`);
 }
 
-// Samples and paints. `current()` says whether this run is still wanted. `chosen()`: the continuation whose probabilities
-// are shown, on the canvas `shown`. Returns the results, or null where another run has taken over.
-export async function finish(reader, picture, settings, { tiles, shown, chosen, current }) {
+// Samples and paints. `current()` says whether this run is still wanted. `looked()`: the continuation whose probabilities
+// are shown, or null. Returns the results, or null where another run has taken over.
+export async function finish(reader, picture, settings, { tiles, looked, current }) {
   const { given, temperature } = settings;
   const { logits } = reader.read(picture, given);
   const start = emptyPicture();
@@ -73,10 +83,7 @@ export async function finish(reader, picture, settings, { tiles, shown, chosen, 
     results.bits.push(0);
   }
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches; // then all rows appear at once
-  const paint = () => {
-    tiles.forEach((tile, k) => paintTile(tile, results, k));
-    paintChances(shown, results.chances[chosen()], given);
-  };
+  const paint = () => tiles.forEach((tile, k) => paintTile(tile, results, k, looked()));
   const started = performance.now();
   let turn = started;
   for (const sampled of continuations(reader, picture, { ...settings, count: COUNT })) {

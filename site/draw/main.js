@@ -3,9 +3,10 @@
 import { use } from "./choice.js";
 import { makePad } from "./pad.js";
 import { changed, clearTiles, keepInLink, outdated, paint, paintSoon } from "./page.js";
-import { proceed, remember, replace, state } from "./page.js";
+import { proceed, replace, takeBack } from "./page.js";
 import { emptyPicture, rowsWithInk, SIZE } from "./picture.js";
 import { asAnimatedPNG, asPNG, download, fromFragment, toFragment } from "./share.js";
+import { remember, state } from "./state.js";
 import { at, fail, guarded, on, say } from "./tell.js";
 
 // What the link says, at the beginning and when another link is put in. One that is damaged changes nothing.
@@ -20,7 +21,7 @@ const fromLink = guarded(async () => {
   if (link) {
     if (!rowsWithInk(state.picture)) state.picture = link.picture; // there is nothing for Undo to bring back
     replace(link.picture);
-    Object.assign(state, { given: link.given, temperature: link.temperature });
+    Object.assign(state, { given: link.given, temperature: link.temperature, chosen: link.chosen });
   }
   paint();
   const used = link || state.wanted === null ? use(link ? link.name : state.name) : null;
@@ -31,8 +32,19 @@ const fromLink = guarded(async () => {
 
 function blank() {
   replace(emptyPicture());
+  nothingYet();
+}
+
+function nothingYet() {
   clearTiles();
+  keepInLink();
   say("status", "None yet: draw, and lift the pen.");
+}
+
+function undo() {
+  if (!takeBack()) return;
+  if (rowsWithInk(state.picture)) proceed();
+  else nothingYet();
 }
 
 makePad(at("pad"), {
@@ -56,10 +68,11 @@ on(at("nothing"), "click", () => {
   proceed();
 });
 on(at("clear"), "click", blank);
-on(at("undo"), "click", () => {
-  state.picture = state.undo.pop();
-  changed();
-  proceed();
+on(at("undo"), "click", undo);
+on(document, "keydown", (event) => {
+  if (!(event.ctrlKey || event.metaKey) || event.shiftKey || event.altKey || event.key.toLowerCase() !== "z") return;
+  event.preventDefault();
+  undo();
 });
 on(at("adopt"), "click", () => {
   replace(state.results.pictures[state.chosen].slice());
@@ -76,7 +89,8 @@ on(at("temperature"), "input", () => {
   state.temperature = Number(at("temperature").value);
   paintSoon();
 });
-for (const id of ["given", "temperature"]) on(at(id), "change", () => proceed());
+on(at("given"), "change", () => proceed());
+on(at("temperature"), "change", () => proceed(state.last ?? undefined)); // the same random numbers show what it does
 for (const input of document.querySelectorAll("[name=set]")) {
   on(input, "change", async () => {
     if (await use(input.value)) proceed();

@@ -1,22 +1,14 @@
 // The page: its state, and what is shown of it.
 
-import { chancesOfGiven, clearTile, COUNT, finish, makeTiles } from "./finish.js";
-import { paintBits, paintChances, paintDrawing } from "./paint.js";
-import { emptyPicture, rowsWithInk, SIZE } from "./picture.js";
+import { clearTile, COUNT, finish, makeTiles, paintTile } from "./finish.js";
+import { paintBits, paintDrawing } from "./paint.js";
+import { rowsWithInk, SIZE } from "./picture.js";
 import { newSeed } from "./random.js";
-import { showFields } from "./sees.js";
 import { toFragment } from "./share.js";
+import { earlier, keepEarlier, remember, state } from "./state.js";
 import { at, guarded, say } from "./tell.js";
 
-// seed: of the continuations that are shown, null where there are none. cursor: the keyboard's pixel. name: the set of
-// weights in use. wanted: the one that was chosen last, whose weights may still be loading.
-export const state = {
-  name: "letters", wanted: null, picture: emptyPicture(), given: 0, temperature: 1, seed: null,
-  reader: null, results: null, chosen: 0, run: 0, busy: false, cursor: null, undo: [],
-};
-
-export const tiles = makeTiles(at("tiles"), choose);
-const paintFields = showFields(() => state.picture);
+export const tiles = makeTiles(at("tiles"), choose, look);
 let waiting = false;
 
 // Paints in the next frame, once, however many changes come before it.
@@ -32,29 +24,19 @@ export function paintSoon() {
 export function paint() {
   const { picture, given, results } = state;
   paintDrawing(at("pad"), picture, given, state.cursor);
-  paintFields();
   at("given").value = given;
   say("given-value", given);
   at("temperature").value = state.temperature;
   say("temperature-value", state.temperature.toFixed(1));
-  at("undo").disabled = !state.undo.length;
-  say("shown", `(number ${state.chosen + 1})`);
-  for (const id of ["adopt", "png", "apng"]) at(id).disabled = !results;
+  enable("undo", state.undo.length > 0);
+  for (const id of ["adopt", "png", "apng"]) enable(id, results !== null);
   tiles.forEach(({ button }, k) => button.setAttribute("aria-pressed", k === state.chosen));
   if (!state.reader) return;
-  const { bits, logits } = state.reader.read(picture, given);
+  const { bits } = state.reader.read(picture, given);
   paintBits(at("bits"), bits);
-  if (results) paintChances(at("chances"), results.chances[state.chosen], results.given);
-  else if (!state.busy) paintChances(at("chances"), chancesOfGiven(logits, state.temperature), given);
   const total = bits.reduce((sum, value) => sum + value, 0);
-  const most = bits.indexOf(Math.max(...bits));
   const rows = given === 1 ? "1 row" : `${given} rows`;
-  let text = given ? `${rows} given: ${total.toFixed(1)} bits` : "No rows given yet.";
-  if (given) {
-    text += `, the most in row ${most + 1} (${bits[most].toFixed(1)} bits).`;
-    text += " The more bits, the more surprised the network is.";
-  }
-  say("surprise", text);
+  say("surprise", given ? `${rows} given: ${total.toFixed(1)} bits` : "Nothing is given yet.");
   const inAll = given ? `${total.toFixed(1)} in all` : "none yet";
   at("bits").setAttribute("aria-label", `Bits of each given row, ${inAll}`);
   let sum = 0;
@@ -70,28 +52,40 @@ export function outdated() {
   state.results = state.seed = null;
 }
 
-export function changed() {
-  outdated();
-  state.given = rowsWithInk(state.picture);
-  say("status", "The drawing has changed. Lift the pen, or press Enter, for new continuations.");
-  paintSoon();
+// A control that can be used or not. The focus does not get lost with the one that has it.
+function enable(id, can) {
+  const has = document.activeElement === at(id);
+  at(id).disabled = !can;
+  if (has && !can) at("pad").focus({ preventScroll: true });
 }
 
-export function remember() {
-  state.undo.push(state.picture.slice());
-  if (state.undo.length > 100) state.undo.shift();
+export function changed() {
+  keepEarlier();
+  outdated();
+  state.given = rowsWithInk(state.picture);
+  say("status", "Lift the pen, or press Enter, for new continuations.");
+  paintSoon();
 }
 
 // Another drawing takes the place of this one, which Undo brings back where the two differ.
 export function replace(picture) {
-  if (picture.some((value, i) => value !== state.picture[i])) remember();
+  remember();
   state.picture = picture;
   changed();
 }
 
+// The drawing before the last change. Says whether there was one.
+export function takeBack() {
+  if (!earlier()) return false;
+  changed();
+  return true;
+}
+
+// Without a drawing and continuations the address says nothing.
 export function keepInLink() {
+  const empty = !rowsWithInk(state.picture) && state.seed === null;
   try {
-    history.replaceState(null, "", toFragment(state));
+    history.replaceState(null, "", empty ? location.pathname + location.search : toFragment(state));
   } catch {
     // Some browsers allow it to no page that is opened from a file: then the address stays as it is.
   }
@@ -102,8 +96,19 @@ export function clearTiles() {
 }
 
 function choose(k) {
+  const again = state.looked === k && state.chosen === k;
   state.chosen = k;
+  if (matchMedia("(hover: none)").matches) look(again ? null : k);
+  if (state.results) keepInLink();
   paint();
+}
+
+function look(k) {
+  const changing = new Set([state.looked, k]);
+  state.looked = k;
+  tiles.forEach((tile, number) => {
+    if (changing.has(number) && tile.shown) paintTile(tile, tile.shown, number, k);
+  });
 }
 
 export const proceed = guarded(async (seed = newSeed()) => {
@@ -115,18 +120,17 @@ export const proceed = guarded(async (seed = newSeed()) => {
     return paint();
   }
   const run = state.run;
-  Object.assign(state, { busy: true, seed });
+  Object.assign(state, { busy: true, seed, last: seed });
   say("status", "Sampling \u2026");
   const started = performance.now();
   const settings = { given: state.given, temperature: state.temperature, seed };
-  const page = { tiles, shown: at("chances"), chosen: () => state.chosen, current: () => run === state.run };
+  const page = { tiles, looked: () => state.looked, current: () => run === state.run };
   const results = await finish(state.reader, state.picture, settings, page);
   if (!results) return;
   Object.assign(state, { results, busy: false, milliseconds: performance.now() - started });
   const [least, most] = [Math.min(...results.bits), Math.max(...results.bits)].map((bits) => bits.toFixed(0));
-  const rows = state.given === 1 ? "1 given row" : `${state.given} given rows`;
-  const taken = `${COUNT} ways to go on from ${rows}, which take ${least} to ${most} bits`;
-  say("status", `${taken}. Choose one to see its probabilities.`);
+  const rows = state.given === 1 ? "1 row" : `${state.given} rows`;
+  say("status", `${COUNT} ways to go on from ${rows}: ${least} to ${most} bits.`);
   keepInLink();
   paint();
 });

@@ -8,7 +8,8 @@ const GRID = "rgba(0, 0, 0, 0.07)";
 function cells(canvas) {
   const paper = canvas.getContext("2d");
   const cell = canvas.height / SIZE;
-  paper.clearRect(0, 0, canvas.width, canvas.height);
+  paper.fillStyle = "#fff"; // paper, whatever colours the system forces on the page
+  paper.fillRect(0, 0, canvas.width, canvas.height);
   const fill = (index, color, width = cell) => {
     paper.fillStyle = color;
     paper.fillRect((index % SIZE) * cell, Math.floor(index / SIZE) * cell, width, cell);
@@ -83,7 +84,7 @@ const SCALE = Array.from({ length: 101 }, (_, i) => {
 export function paintChances(canvas, chances, given) {
   const color = (i) => (Number.isNaN(chances[i]) ? 0xeaedef : SCALE[Math.round(100 * chances[i])]);
   const paper = paintValues(canvas, color);
-  givenLine(paper, canvas.height / SIZE, given, true);
+  givenLine(paper, canvas.height / SIZE, given, false);
 }
 
 // A bar for each given row, beside the row.
@@ -105,7 +106,7 @@ export function paintBits(canvas, bits) {
 }
 
 // A receptive field: `target` is predicted, `seen` may be depended on, `leaks` may not. Leaks are crossed as well.
-export function paintField(canvas, picture, target, seen, leaks) {
+export function paintField(canvas, target, seen, leaks) {
   const { paper, cell, fill } = cells(canvas);
   seen.forEach((value, i) => value && fill(i, leaks[i] ? "#ffb27a" : "#9ecae1"));
   if (!leaks[target]) fill(target, "#ffd9b3");
@@ -122,10 +123,6 @@ export function paintField(canvas, picture, target, seen, leaks) {
     paper.lineTo(x + 3, y + cell - 3);
   });
   paper.stroke();
-  paper.fillStyle = "rgba(0, 0, 0, 0.55)"; // the drawing, small, above its field
-  picture.forEach((value, i) => {
-    if (value) paper.fillRect((i % SIZE) * cell + cell / 3, Math.floor(i / SIZE) * cell + cell / 3, cell / 3, cell / 3);
-  });
   paper.strokeStyle = "#000";
   paper.lineWidth = 3;
   paper.strokeRect((target % SIZE) * cell, Math.floor(target / SIZE) * cell, cell, cell);

@@ -6,9 +6,10 @@ import { animatedPNG } from "./png.js";
 
 const SETS = ["letters", "digits"];
 
-export function toFragment({ name, given, temperature, seed, picture }) {
+export function toFragment({ name, given, temperature, seed, picture, chosen }) {
   const values = { set: name, rows: given, t: temperature, d: pictureToText(picture) };
   if (seed !== null) values.seed = seed; // with it, the link shows the same continuations
+  if (seed !== null && chosen) values.tile = chosen + 1;
   return `#${new URLSearchParams(values)}`;
 }
 
@@ -16,9 +17,9 @@ export function toFragment({ name, given, temperature, seed, picture }) {
 export function fromFragment(fragment) {
   const values = new URLSearchParams(fragment.slice(1));
   if (!values.has("d")) return null;
-  const number = (key, most, otherwise) => {
+  const number = (key, most, otherwise, least = 0) => {
     const value = Number(values.get(key) ?? otherwise);
-    if (!(value >= 0 && value <= most)) throw new Error(`The link is damaged (${key}).`);
+    if (!(value >= least && value <= most)) throw new Error(`The link is damaged (${key}).`);
     return value;
   };
   const name = values.get("set");
@@ -30,7 +31,8 @@ export function fromFragment(fragment) {
     throw new Error("The drawing in the link is damaged.");
   }
   const seed = values.has("seed") ? Math.floor(number("seed", 2 ** 32 - 1, 0)) : null;
-  return { name, picture, given: Math.floor(number("rows", SIZE, 0)), temperature: number("t", 2, 1), seed };
+  const chosen = Math.floor(number("tile", 6, 1, 1)) - 1;
+  return { name, picture, given: Math.floor(number("rows", SIZE, 0)), temperature: number("t", 2, 1), seed, chosen };
 }
 
 // All continuations side by side, as far as `rows` rows.
