@@ -698,6 +698,8 @@ def test_a_continuation_that_is_chosen_shows_its_probabilities_and_can_be_drawn_
     likely = np.array(window.evaluate("Array.from(pixelRNN.state.results.chances[5])")).reshape(SIZE, SIZE)
     looked = inked(window.locator("#tiles canvas").nth(5).evaluate(DARK))
     assert looked[12:][likely[12:] > 0.95].all() and not looked[12:][likely[12:] < 0.3].any()
+    window.keyboard.press("Tab")  # and now it is not
+    assert np.array_equal(inked(window.locator("#tiles canvas").nth(5).evaluate(DARK))[12:], shown[5][12:] > 0)
     window.get_by_role("button", name="Draw on from the chosen one").click()
     assert np.array_equal(drawn(window), shown[4])
 
@@ -1029,10 +1031,13 @@ def test_a_missing_script_is_told_in_place(visit, built, tmp_path):
     assert "its script did not load" in window.inner_text("#status")
 
 
+@pytest.mark.parametrize("page", ["index", "sees"])
 @pytest.mark.parametrize("width", [360, 390, 1000])
-def test_nothing_is_cut_off_at_this_width(visit, width):
-    window = visit(link("letters", BOW, 11), viewport={"width": width, "height": 740}, is_mobile=width < 500)
-    results(window)
+def test_nothing_is_cut_off_at_this_width(visit, width, page):
+    settings = {"viewport": {"width": width, "height": 740}, "is_mobile": width < 500}
+    window = visit(link("letters", BOW, 11), page=page, ready=page == "index", **settings)
+    if page == "index":
+        results(window)
     assert window.evaluate("document.documentElement.scrollWidth") == width
     for control in window.locator("button, select, canvas, input, summary").all():
         box = control.bounding_box()
@@ -1084,17 +1089,17 @@ def test_a_drawing_is_seen_where_the_system_forces_its_colours(visit, scheme):
     assert chosen != other  # not by colour alone
 
 
+@pytest.mark.parametrize("page", ["index", "sees"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(visit, scheme):
+def test_axe_finds_nothing_serious(visit, scheme, page):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    window = visit(color_scheme=scheme)
+    window = visit(color_scheme=scheme, page=page, ready=page == "index")
     serious = []
-    for state in ("before", "after"):
+    for state in ("before", "after")[: 2 if page == "index" else 1]:
         if state == "after":
             draw_with_mouse(window)
             results(window)
-            for summary in window.locator("summary").all():
-                summary.click()
+            window.evaluate("document.querySelectorAll('details').forEach((part) => (part.open = true))")
         found = axe.run(window, options={"preload": False}).response["violations"]
         serious += [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
     assert serious == []
@@ -1149,11 +1154,18 @@ def test_receptive_fields_are_those_of_the_gradient(visit, bug):
             assert leak == bug or (name == "Diagonal BiLSTM" and place == 22)  # which there reads nothing of its own
 
 
+def test_the_key_of_the_field_keeps_its_colours_where_the_system_forces_others(visit):
+    window = visit(page="sees", ready=False, color_scheme="dark", forced_colors="active")
+    seen = window.locator(".swatch.seen").evaluate("(part) => getComputedStyle(part).backgroundColor")
+    assert seen == "rgb(158, 202, 225)"
+
+
 def test_pointing_at_a_pixel_lights_its_field_and_the_switch_shows_the_leak(visit):
     window = visit(page="sees", ready=False)
-    (x, y), *_ = places(window, [(12.5, 10.5)], "#field")
-    window.mouse.move(x, y)
     text = window.locator("#field-text")
+    for column, row in ((5.5, 20.5), (12.5, 10.5)):
+        window.mouse.move(*places(window, [(column, row)], "#field")[0])
+        assert f"Row {row + 0.5:.0f}, column {column + 0.5:.0f}" in text.inner_text()
     assert "Row 11, column 13: the joint row sees 292 of 292 values before it." in text.inner_text()
     window.get_by_label("Model").select_option("Diagonal BiLSTM")
     assert "sees 291 of 292" in text.inner_text()
