@@ -423,6 +423,7 @@ DARK = """(canvas) => {
 
 def test_what_is_drawn_with_the_mouse_stays_and_is_continued_each_time_anew(visit):
     window = visit()
+    assert window.evaluate("[pixelRNN.state.name, pixelRNN.state.temperature]") == ["digits", 0.7]
     draw_with_mouse(window, steps=4)
     first, drawing, rows = results(window), drawn(window), given(window)
     assert 20 < drawing.sum() < 200 and rows == np.flatnonzero(drawing.any(1)).max() + 1 == 13
@@ -882,15 +883,15 @@ def test_the_page_works_offline_once_it_is_loaded(visit, served):
     window.context.set_offline(True)
     draw_with_mouse(window)
     assert len(results(window)) == COUNT
-    window.get_by_label("digits").click()  # whose weights have not been loaded: letters stay chosen
+    window.get_by_label("letters").click()  # whose weights have not been loaded: digits stay chosen
     window.wait_for_function("!document.getElementById('error').hidden")
-    assert "weights of digits did not load" in window.inner_text("#error")
-    assert window.locator("[value=letters]").is_checked()
+    assert "weights of letters did not load" in window.inner_text("#error")
+    assert window.locator("[value=digits]").is_checked()
     draw_with_mouse(window, [(3, 3), (9, 3)])
     assert len(results(window)) == COUNT
     window.context.set_offline(False)
-    window.get_by_label("digits").check()
-    window.wait_for_function("pixelRNN.state.name === 'digits' && pixelRNN.state.results")
+    window.get_by_label("letters").check()
+    window.wait_for_function("pixelRNN.state.name === 'letters' && pixelRNN.state.results")
     assert window.locator("#error").is_hidden()
 
 
@@ -901,12 +902,12 @@ def test_the_second_set_is_loaded_when_it_is_asked_for(visit):
     draw_with_mouse(window)
     results(window)
     assert asked == []
-    window.get_by_label("digits").check()
-    window.wait_for_function("pixelRNN.state.name === 'digits' && pixelRNN.state.results")
-    assert asked == ["weights-digits.js"]
     window.get_by_label("letters").check()
     window.wait_for_function("pixelRNN.state.name === 'letters' && pixelRNN.state.results")
-    assert asked == ["weights-digits.js"]
+    assert asked == ["weights-letters.js"]
+    window.get_by_label("digits").check()
+    window.wait_for_function("pixelRNN.state.name === 'digits' && pixelRNN.state.results")
+    assert asked == ["weights-letters.js"]
 
 
 def late(window, name):
@@ -998,7 +999,7 @@ DAMAGE = {
         "of format 2; this page reads format 1",
     ),
     "other sizes": (lambda text: text.replace('["outBias", 28]', '["outBias", 27]'), "damaged: some are missing"),
-    "missing": (None, "did not load: is weights-letters.js beside this page"),
+    "missing": (None, "did not load: is weights-digits.js beside this page"),
 }
 
 
@@ -1007,7 +1008,7 @@ def test_damaged_weights_are_told_in_place_and_the_other_set_works(visit, built,
     damage, told = DAMAGE[kind]
     folder = tmp_path / "page"
     shutil.copytree(built, folder)
-    path = folder / "weights-letters.js"
+    path = folder / "weights-digits.js"
     text = path.read_text(encoding="utf-8")
     path.unlink()
     if damage:
@@ -1019,7 +1020,7 @@ def test_damaged_weights_are_told_in_place_and_the_other_set_works(visit, built,
     assert window.locator("#continue").is_disabled()
     draw_with_mouse(window)  # no dead canvas: the drawing is there, and the other set finishes it
     assert drawn(window).any()
-    window.get_by_label("digits").check()
+    window.get_by_label("letters").check()
     assert len(results(window)) == COUNT and window.locator("#error").is_hidden()
 
 

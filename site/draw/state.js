@@ -9,7 +9,7 @@ const MOST = 100; // drawings that are kept
 // that may not have come yet. cursor: the keyboard's pixel. name: the set of weights in use. wanted: the one that was
 // chosen last, whose weights may still be loading.
 export const state = {
-  name: "letters", wanted: null, picture: emptyPicture(), given: 0, temperature: 1, seed: null, last: null,
+  name: "digits", wanted: null, picture: emptyPicture(), given: 0, temperature: 0.7, seed: null, last: null,
   reader: null, results: null, chosen: 0, looked: null, run: 0, busy: false, cursor: null, undo: [], before: null,
 };
 
