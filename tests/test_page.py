@@ -1056,7 +1056,8 @@ def test_pad_and_continuations_are_in_sight_together_and_nothing_moves(visit, sc
     small = {"is_mobile": True, "has_touch": True} if "phone" in screen else {}
     window = visit(viewport={"width": width, "height": height}, reduced_motion="no-preference", **small)
     window.evaluate("document.getElementById('more').open = false")
-    window.wait_for_timeout(200)  # until that has moved what is below
+    two_frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    window.evaluate(two_frames)  # in which that has moved what is below
     window.evaluate("""() => {
         window.moved = 0;
         const count = (list) => list.getEntries().forEach(({ value }) => (window.moved += value));
