@@ -1,7 +1,7 @@
 """Builds the page that finishes a drawing (site/draw/) into build/draw/, where it opens from a file, and offline.
 
     python tools/page.py              (again where sources or weights have changed)
-    python tools/page.py --browser    (the browser that tests use, or what to install)
+    python tools/page.py --browser    (the browsers that tests use, or what to install)
     python tools/page.py --measure    (bytes, and milliseconds of six continuations)
 
 A page that is opened from a file may neither load modules nor fetch. So the modules are joined into one plain script,
@@ -31,6 +31,7 @@ from support import checks, files, joint_head
 SOURCES = ROOT / "site" / "draw"
 FOLDER = ROOT / "build" / "draw"
 PAGES = {"index": ("main", "draw"), "sees": ("sees", "fields")}  # page -> its first module, the script made of it
+COPIED = ("draw.css", "offline.js")
 FORMAT = 1  # of the packed weights; site/draw/weights.js reads the same number
 IMPORT = re.compile(r'^import \{ ([\w, ]+) \} from "\./(\w+)\.js";\n', re.M)
 EXPORT = re.compile(r"^export (?=(?:const|function\*?|class|async function) (\w+))", re.M)
@@ -135,36 +136,59 @@ def build(folder=FOLDER, sources=SOURCES, stored=None):
             raise checks.LabError(f"{name}.html does not load {first}.js by {module}.")
         written[f"{name}.html"] = html.replace(module, f'defer src="{script}.js"')
         written[f"{script}.js"] = bundle(sources, first)
+    helper = json.dumps(bundle(sources, "worker"))  # which the page gives to its threads
+    written["draw.js"] = f"const pixelRNNWorker = {helper};\n" + written["draw.js"]
     for name in weights.NAMES:
         text = json.dumps(packed(name, *weights.load(name, stored)))
         written[f"weights-{name}.js"] = f"(window.pixelRNNWeights ||= {{}}).{name} = {text};\n"
     for name, text in written.items():
         with files.written_whole(folder / name, "A file of the page") as unfinished:
             unfinished.write_text(text, encoding="utf-8")
-    shutil.copy(sources / "draw.css", folder)
-    return sorted([*(folder / name for name in written), folder / "draw.css"])
+    for name in COPIED:
+        shutil.copy(sources / name, folder)
+    return sorted(folder / name for name in (*written, *COPIED))
 
 
-def browser():
-    """The path of a Chromium: the system's, or the one that playwright has fetched. LabError where there is none."""
+BROWSERS = {
+    "chromium": ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
+    "firefox": ("firefox-esr", "firefox"),
+}
+
+
+def browser(name="chromium"):
+    """The path of a browser: the system's, or the one that playwright has fetched. LabError where there is none."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
         raise checks.LabError("The page is tested with playwright: `make setup` installs it.") from error
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
-        if shutil.which(name):
-            return shutil.which(name)
+    for program in BROWSERS[name]:
+        if shutil.which(program):
+            return shutil.which(program)
     with sync_playwright() as driver:
-        if os.path.exists(driver.chromium.executable_path):
-            return driver.chromium.executable_path
-    advice = "`apt install chromium` on Debian, `python -m playwright install chromium` elsewhere"
-    raise checks.LabError(f"No Chromium is installed, in which the page is tested. Install one: {advice}.")
+        path = getattr(driver, name).executable_path
+        if os.path.exists(path):
+            return path
+    advice = f"`apt install {BROWSERS[name][0]}` on Debian, `python -m playwright install {name}` elsewhere"
+    raise checks.LabError(f"No {name.title()} is installed, in which the page is tested. Install one: {advice}.")
+
+
+TASKS = """window.tasks = [];
+    new PerformanceObserver((list) => list.getEntries().forEach((entry) => tasks.push(entry.duration)))
+        .observe({ type: "longtask", buffered: true });"""
+
+
+def longest(page):
+    """The longest task since the last call, in milliseconds; browsers report those from 50 on."""
+    page.wait_for_timeout(500)
+    return page.evaluate("[Math.round(Math.max(0, ...tasks.splice(0)))]")[0] or "under 50"
 
 
 def measure(folder=FOLDER, runs=7, throttled=6):
-    """Print bytes, and how long six continuations take: of nothing (28 rows) and of 13 given rows, medians.
+    """Print bytes, how long six continuations take, of nothing (28 rows) and of 13 given rows, medians, and the longest
+    task of the page's thread, in which it does not answer.
 
-    With the processor slowed down by `throttled` as well, which stands for a phone's. Reported, and not asserted.
+    With the processor slowed down by `throttled` as well, which stands for a phone's; Chromium slows the page's thread
+    alone, not the helpers'. Reported, and not asserted.
     """
     from playwright.sync_api import sync_playwright
 
@@ -172,11 +196,13 @@ def measure(folder=FOLDER, runs=7, throttled=6):
     print(f"{first / 1000:.1f} kB with one set of weights")
     with sync_playwright() as driver, driver.chromium.launch(executable_path=browser()) as chromium:
         page = chromium.new_page()
-        page.goto((Path(folder) / "index.html").as_uri())
-        page.wait_for_function("pixelRNN.state.reader")
         session = page.context.new_cdp_session(page)
+        page.add_init_script(TASKS)
         for rate in (1, throttled):
             session.send("Emulation.setCPUThrottlingRate", {"rate": rate})
+            page.goto((Path(folder) / "index.html").as_uri())
+            page.wait_for_function("pixelRNN.state.card")
+            print(f"longest task while the page loads: {longest(page)} ms")
             for rows in (0, 13):
                 page.evaluate(f"pixelRNN.state.given = {rows}")
                 run = "pixelRNN.proceed().then(() => pixelRNN.state.milliseconds)"
@@ -184,16 +210,17 @@ def measure(folder=FOLDER, runs=7, throttled=6):
                 words = f"processor {rate} times slower" if rate > 1 else "processor as it is"
                 spread = f"{min(times):.0f} to {max(times):.0f}"
                 print(f"six continuations of {rows} rows, {words}: {statistics.median(times):.0f} ms ({spread})")
+                print(f"longest task meanwhile: {longest(page)} ms")
 
 
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--browser", action="store_true", help="say which browser the tests use")
+    parser.add_argument("--browser", action="store_true", help="say which browsers the tests use")
     parser.add_argument("--measure", action="store_true", help="print bytes and milliseconds")
     chosen = parser.parse_args(words)
     try:
         if chosen.browser:
-            print(browser())
+            print(*map(browser, BROWSERS), sep="\n")
         elif chosen.measure:
             measure()
         else:

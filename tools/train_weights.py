@@ -1,6 +1,6 @@
 """Trains the weights in data/weights/ again: `make weights`.
 
-    python tools/train_weights.py [letters digits] [--updates N] [--folder build]
+    python tools/train_weights.py [letters digits drawn-letters drawn-digits] [--updates N] [--folder build]
 
 Each network trains on one core, in a process of its own, as many at once as there are cores, for a number of updates
 that does not depend on the machine. configs.WEIGHTS says which networks they are. Digits need MNIST (--mnist, or the
@@ -24,19 +24,29 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where helpers.py is
 
 import helpers
-from pixelrnn.data import datasets, letters
+from pixelrnn.data import datasets, letters, strokes
 from pixelrnn.models import configs, orders, weights
 from support import checkpoints, checks, devices, files
 
 BUILD = ROOT / "build"
+ALL = weights.NAMES + weights.DRAWN
+SEED = 0  # of the held-out drawings
+# What becomes of each batch.
+PREPARE = {"digits": torch.bernoulli} | dict.fromkeys(weights.DRAWN, strokes.redrawn)
 LICENCES = {
     "letters": "DejaVu fonts 2.37 as matplotlib carries them: Bitstream Vera and Arev licences",
     "digits": "MNIST, LeCun, Cortes and Burges: Creative Commons Attribution-Share Alike 3.0",
 }
+LICENCES |= {f"drawn-{name}": licence for name, licence in LICENCES.items()}
 
 
 def pictures(name, mnist=None):
-    """Training, validation and test pictures, float32 (count, 28, 28)."""
+    """Training, validation and test pictures, float32 (count, 28, 28); of drawn ones skeletons to train on."""
+    if name in weights.DRAWN:
+        training, *held_out = strokes.digits(mnist) if name == "drawn-digits" else strokes.letters()
+        torch.manual_seed(SEED)
+        again = 1 if name == "drawn-digits" else 10  # of few letters
+        return [training, *(strokes.redrawn(part.repeat(again, 1, 1)) for part in held_out)]
     if name == "digits":
         return datasets.binarized_mnist(mnist)
     return [torch.tensor(part, dtype=torch.float32) for part in letters.load_letters()]
@@ -49,10 +59,10 @@ def train(name, member, updates, mnist):
     training = pictures(name, mnist)[0]
     torch.manual_seed(seed)
     model = recipe.build()
-    training = training if order is None else orders.turned(training, order).contiguous()
-    prepare = torch.bernoulli if name == "digits" else None
+    training = training if order in (None, 0) else orders.turned(training, order).contiguous()
     kept = checkpoint_of(name, member, {"updates": updates, "pictures": crc32(training.numpy())})
-    history = helpers.train(model, training, steps=updates, prepare=prepare, checkpoint=kept, **recipe.training)
+    settings = {"prepare": PREPARE.get(name), **recipe.training}
+    history = helpers.train(model, training, steps=updates, checkpoint=kept, **settings)
     if history.interrupted:  # by a person who watches
         raise KeyboardInterrupt
     return model
@@ -121,14 +131,14 @@ def make(name, parts, updates=None, mnist=None, folder=None):
 
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("names", nargs="*", help=f"which of {', '.join(weights.NAMES)} (default: all)")
+    parser.add_argument("names", nargs="*", help=f"which of {', '.join(ALL)} (default: all)")
     parser.add_argument("--updates", type=int, help="of each network (default: those of configs.WEIGHTS)")
     parser.add_argument("--mnist", help="a path, or 'download' (default: the environment variable PIXELRNN_MNIST)")
     parser.add_argument("--folder", type=Path, help="where to (default: data/weights/)")
     arguments = parser.parse_args(words)
     try:
         updates = None if arguments.updates is None else checks.whole("--updates", arguments.updates)
-        names = [checks.choice("A name", name, weights.NAMES) for name in arguments.names or weights.NAMES]
+        names = [checks.choice("A name", name, ALL) for name in arguments.names or ALL]
         parts = {
             name: pictures(name, arguments.mnist) for name in names
         }  # what is missing is told before hours of work

@@ -153,6 +153,12 @@ class Weights:
     shared: bool = False
 
 
+def _drawn(data):
+    """Of the page that finishes a drawing."""
+    data = f"{data}, their skeletons drawn anew for each batch (strokes.redrawn)"
+    return Weights("a joint row of 320 units", data, lambda: _joint(28, 28, 320), ((0, 0),), 10_000, MNIST_LONG)
+
+
 WEIGHTS = {
     "digits": Weights(
         "mixture of joint rows of 256 units, one for each reading order",
@@ -171,4 +177,6 @@ WEIGHTS = {
         LETTERS,
         shared=True,
     ),
+    "drawn-digits": _drawn("MNIST, first 50,000 training images"),
+    "drawn-letters": _drawn("the 52 Latin letters in six DejaVu fonts"),
 }

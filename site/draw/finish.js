@@ -1,16 +1,15 @@
 // Continuations on the page: sampled row by row, painted as they come.
 
+import { beginSampling, COUNT, nextRow } from "./crew.js";
 import { sigmoid } from "./network.js";
 import { paintChances, paintContinuation } from "./paint.js";
 import { emptyPicture, SIZE } from "./picture.js";
-import { bitsOf, continuations } from "./sampling.js";
+import { bitsOf } from "./sampling.js";
 import { on } from "./tell.js";
 
-export const COUNT = 6;
 const FRAME = 16; // milliseconds: no row is shown for less, so that one sees the rows come
-const TURN = 40; // milliseconds after which the browser gets its turn, on a processor that is slower than that
 
-function nextFrame() {
+export function nextFrame() {
   // A tab that is not seen gets no frames, and is not to wait for ever.
   return new Promise((resolve) => {
     const late = setTimeout(resolve, 200);
@@ -71,9 +70,11 @@ export function paintTile(tile, results, k, looked) {
 
 // Samples and paints. `current()` says whether this run is still wanted. `looked()`: the continuation whose probabilities
 // are shown, or null. Returns the results, or null where another run has taken over.
-export async function finish(reader, picture, settings, { tiles, looked, current }) {
+export async function finish(picture, settings, { tiles, looked, current }) {
   const { given, temperature } = settings;
-  const { logits } = reader.read(picture, given);
+  const begun = beginSampling(picture, settings);
+  let next = nextRow();
+  const logits = await begun;
   const start = emptyPicture();
   start.set(picture.slice(0, given * SIZE));
   const results = { ...settings, rows: given, pictures: [], chances: [], bits: [] };
@@ -85,22 +86,20 @@ export async function finish(reader, picture, settings, { tiles, looked, current
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches; // then all rows appear at once
   const paint = () => tiles.forEach((tile, k) => paintTile(tile, results, k, looked()));
   const started = performance.now();
-  let turn = started;
-  for (const sampled of continuations(reader, picture, { ...settings, count: COUNT })) {
+  for (let sampled = await next; sampled; sampled = await next) {
+    if (!current()) return null; // before the next row is asked for, which would be one of the other run
+    next = nextRow();
     for (let k = 0; k < COUNT; k++) {
       results.pictures[k].set(sampled.values[k], sampled.row * SIZE);
       results.chances[k].set(sampled.logits[k].map((logit) => chanceAt(logit, temperature)), sampled.row * SIZE);
       sampled.logits[k].forEach((logit, place) => (results.bits[k] += bitsOf(logit, sampled.values[k][place])));
     }
     results.rows = sampled.row + 1;
-    const now = performance.now();
-    const early = !still && now - started < (results.rows - given) * FRAME;
-    if (!early && now - turn < TURN) continue;
-    if (!still) paint();
-    await (early ? nextFrame() : new Promise((resolve) => setTimeout(resolve)));
-    if (!current()) return null;
-    turn = performance.now();
+    if (still) continue;
+    paint();
+    if (performance.now() - started < (results.rows - given) * FRAME) await nextFrame();
   }
+  if (!current()) return null;
   paint();
   return results;
 }

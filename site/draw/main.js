@@ -1,13 +1,18 @@
 // The page's beginning, and what each control does.
 
+import { drawItself } from "./alive.js";
 import { use } from "./choice.js";
+import { EXAMPLES, example, firstVisit, icon } from "./examples.js";
 import { makePad } from "./pad.js";
 import { changed, clearTiles, keepInLink, outdated, paint, paintSoon } from "./page.js";
 import { proceed, replace, takeBack } from "./page.js";
 import { emptyPicture, rowsWithInk, SIZE } from "./picture.js";
-import { asAnimatedPNG, asPNG, download, fromFragment, toFragment } from "./share.js";
+import { listenToSharing } from "./send.js";
+import { fromFragment } from "./share.js";
 import { remember, state } from "./state.js";
 import { at, fail, guarded, on, say } from "./tell.js";
+
+const PEN = 2; // the width of an example's pen where the eraser is chosen
 
 // What the link says, at the beginning and when another link is put in. One that is damaged changes nothing.
 const fromLink = guarded(async () => {
@@ -27,8 +32,13 @@ const fromLink = guarded(async () => {
   const used = link || state.wanted === null ? use(link ? link.name : state.name) : null;
   const kept = rowsWithInk(state.picture) ? "Your drawing stays." : "Starting with an empty drawing.";
   if (damage) fail(new Error(`${damage} ${kept}`));
+  const first = used && !link && !damage && firstVisit();
+  const shown = first ? drawItself("bow", pen()) : null;
   if ((await used) && link) await proceed(link.seed ?? undefined);
+  if (await shown) await proceed();
 });
+
+const pen = () => Number(document.querySelector("[name=pen]:checked").value);
 
 function blank() {
   replace(emptyPicture());
@@ -49,7 +59,7 @@ function undo() {
 
 makePad(at("pad"), {
   picture: () => state.picture,
-  pen: () => Number(document.querySelector("[name=pen]:checked").value),
+  pen,
   before: remember,
   changed,
   lifted: () => proceed(),
@@ -61,6 +71,18 @@ makePad(at("pad"), {
     paintSoon();
   },
 });
+
+for (const name of Object.keys(EXAMPLES)) {
+  const button = document.createElement("button");
+  Object.assign(button, { type: "button", title: `Example: ${name}`, innerHTML: icon(name) });
+  button.setAttribute("aria-label", `Example: ${name}`);
+  at("examples").append(button);
+  on(button, "click", () => {
+    replace(example(name, pen() || PEN));
+    state.example = "tapped";
+    proceed();
+  });
+}
 
 on(at("continue"), "click", () => proceed());
 on(at("nothing"), "click", () => {
@@ -97,29 +119,9 @@ for (const input of document.querySelectorAll("[name=set]")) {
   });
 }
 
-on(at("link"), "click", async () => {
-  keepInLink();
-  const address = new URL(toFragment(state), location.href).href; // some browsers keep it out of a file's address
-  try {
-    await navigator.clipboard.writeText(address);
-    say("shared", "The link is copied. It holds your drawing, and shows the same continuations.");
-  } catch {
-    say("shared", `Copy this address: it holds your drawing. ${address}`);
-  }
-});
-
-// Saves what make(results) gives; a browser may keep pages from reading canvases, or have too little memory.
-async function save(make, what, ending) {
-  const { results, name } = state; // another network may be chosen while the picture is made
-  say("shared", "");
-  try {
-    download(await make(results), `${name}${ending}.png`);
-  } catch (error) {
-    console.error(error);
-    say("shared", `This browser gives no ${what}. It may keep pages from reading pictures, or have too little memory.`);
-  }
-}
-on(at("png"), "click", () => save(asPNG, "PNG", ""));
-on(at("apng"), "click", () => save(asAnimatedPNG, "animated PNG", "-animated"));
+listenToSharing();
 on(window, "hashchange", fromLink);
+if (location.protocol.startsWith("http") && navigator.serviceWorker) {
+  navigator.serviceWorker.register("offline.js").catch(() => {}); // where it may not, the page needs the network
+}
 fromLink();

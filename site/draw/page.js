@@ -1,7 +1,9 @@
 // The page: its state, and what is shown of it.
 
-import { clearTile, COUNT, finish, makeTiles, paintTile } from "./finish.js";
-import { paintBits, paintDrawing } from "./paint.js";
+import { readBits } from "./bits.js";
+import { COUNT } from "./crew.js";
+import { clearTile, finish, makeTiles, paintTile } from "./finish.js";
+import { paintDrawing } from "./paint.js";
 import { rowsWithInk, SIZE } from "./picture.js";
 import { newSeed } from "./random.js";
 import { toFragment } from "./share.js";
@@ -29,20 +31,10 @@ export function paint() {
   at("temperature").value = state.temperature;
   say("temperature-value", state.temperature.toFixed(1));
   enable("undo", state.undo.length > 0);
-  for (const id of ["adopt", "png", "apng"]) enable(id, results !== null);
+  for (const id of ["adopt", "share", "png", "apng"]) enable(id, results !== null);
   tiles.forEach(({ button }, k) => button.setAttribute("aria-pressed", k === state.chosen));
-  if (!state.reader) return;
-  const { bits } = state.reader.read(picture, given);
-  paintBits(at("bits"), bits);
-  const total = bits.reduce((sum, value) => sum + value, 0);
-  const rows = given === 1 ? "1 row" : `${given} rows`;
-  say("surprise", given ? `${rows} given: ${total.toFixed(1)} bits` : "Nothing is given yet.");
-  const inAll = given ? `${total.toFixed(1)} in all` : "none yet";
-  at("bits").setAttribute("aria-label", `Bits of each given row, ${inAll}`);
-  let sum = 0;
-  const line = (...cells) => `<tr>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`;
-  const lines = bits.map((value, row) => line(row + 1, value.toFixed(2), (sum += value).toFixed(2)));
-  at("rows").innerHTML = lines.join("");
+  at("examples").hidden = !state.example && rowsWithInk(picture) > 0;
+  if (state.card) readBits();
 }
 
 // The continuations that are shown are not those of the drawing any more.
@@ -81,9 +73,9 @@ export function takeBack() {
   return true;
 }
 
-// Without a drawing and continuations the address says nothing.
+// Without a drawing of the reader's, or continuations, the address says nothing.
 export function keepInLink() {
-  const empty = !rowsWithInk(state.picture) && state.seed === null;
+  const empty = state.example === "shown" || (!rowsWithInk(state.picture) && state.seed === null);
   try {
     history.replaceState(null, "", empty ? location.pathname + location.search : toFragment(state));
   } catch {
@@ -112,7 +104,7 @@ function look(k) {
 }
 
 export const proceed = guarded(async (seed = newSeed()) => {
-  if (!state.reader) return;
+  if (!state.card) return;
   outdated();
   if (state.given === SIZE) {
     say("status", `All ${SIZE} rows are given: nothing is left to sample. Give fewer rows.`);
@@ -125,12 +117,13 @@ export const proceed = guarded(async (seed = newSeed()) => {
   const started = performance.now();
   const settings = { given: state.given, temperature: state.temperature, seed };
   const page = { tiles, looked: () => state.looked, current: () => run === state.run };
-  const results = await finish(state.reader, state.picture, settings, page);
+  const results = await finish(state.picture, settings, page);
   if (!results) return;
   Object.assign(state, { results, busy: false, milliseconds: performance.now() - started });
   const [least, most] = [Math.min(...results.bits), Math.max(...results.bits)].map((bits) => bits.toFixed(0));
   const rows = state.given === 1 ? "1 row" : `${state.given} rows`;
-  say("status", `${COUNT} ways to go on from ${rows}: ${least} to ${most} bits.`);
+  const yours = state.example === "shown" ? " Now draw your own." : "";
+  say("status", `${COUNT} ways to go on from ${rows}: ${least} to ${most} bits.${yours}`);
   keepInLink();
   paint();
 });

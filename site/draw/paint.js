@@ -39,11 +39,21 @@ function givenLine(paper, cell, given, named) {
   paper.fillText(text, SIZE * cell - 4, below ? y + cell * 1.3 : y - cell * 0.5);
 }
 
+// Where most pictures stand that the networks learned from.
+function frame(paper, cell) {
+  paper.strokeStyle = "rgba(11, 90, 148, 0.35)";
+  paper.lineWidth = 1;
+  paper.setLineDash([cell / 2, cell / 2]);
+  paper.strokeRect(4 * cell + 0.5, 4 * cell + 0.5, 20 * cell, 20 * cell);
+  paper.setLineDash([]);
+}
+
 // A drawing; ink below the given rows is pale, since the network does not see it. cursor: the keyboard's pixel, or null.
 export function paintDrawing(canvas, picture, given, cursor) {
   const { paper, cell, fill } = cells(canvas);
   picture.forEach((value, i) => value && fill(i, i < given * SIZE ? "#000" : "#c9c4bb"));
   grid(paper, cell);
+  frame(paper, cell);
   givenLine(paper, cell, given, true);
   if (cursor === null) return;
   paper.strokeStyle = "#0b5a94";

@@ -1,6 +1,6 @@
 // What is done with the network: reading given rows, sampling the others. See helpers.py, section "Sampling".
 
-import { begin, firstState, logitsAt, sigmoid, step, TOGETHER } from "./network.js";
+import { begin, firstState, logitsAt, sigmoid, step } from "./network.js";
 import { randomFrom } from "./random.js";
 
 // Equals helpers.SequenceModel.decode of a bit: 1 where chance < sigmoid(logit / temperature).
@@ -78,21 +78,18 @@ function repeated({ state, features }, batch) {
 }
 
 // Continuations of the first `given` rows of a picture, all of them one row further at each turn (a generator, so that
-// the page can show each row). Equals helpers.sample, with the random numbers of `seed` in place of torch.rand.
+// the page can show each row). Equals helpers.sample, with the random numbers of `seed` in place of torch.rand. Of `all`
+// continuations, `count` are sampled here, from number `first` on, with the random numbers that they have among all.
 // Yields { row, values, logits }: the row's number, and for each continuation its values and logits.
-export function* continuations(reader, picture, { given, count, temperature, seed }) {
+export function* continuations(reader, picture, { given, first, count, all, temperature, seed }) {
   const { model } = reader;
   reader.read(picture, given);
   const random = randomFrom(seed);
-  const batches = [];
-  for (let first = 0; first < count; first += TOGETHER) batches.push(Math.min(TOGETHER, count - first));
-  let steps = batches.map((batch) => repeated(reader.steps[given], batch));
+  let { state, features } = repeated(reader.steps[given], count);
   for (let row = given; row < model.rows; row++) {
-    const sampled = steps.map(({ features }, k) => {
-      const chances = Array.from({ length: batches[k] }, () => Array.from({ length: model.columns }, random));
-      return sampleRow(model, features, temperature, chances);
-    });
-    yield { row, values: sampled.flatMap((each) => each.values), logits: sampled.flatMap((each) => each.logits) };
-    if (row + 1 < model.rows) steps = sampled.map((each, k) => step(model, each.row, steps[k].state));
+    const chances = Array.from({ length: all }, () => Array.from({ length: model.columns }, random));
+    const sampled = sampleRow(model, features, temperature, chances.slice(first, first + count));
+    yield { row, values: sampled.values, logits: sampled.logits };
+    if (row + 1 < model.rows) ({ state, features } = step(model, sampled.row, state));
   }
 }

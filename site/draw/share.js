@@ -35,11 +35,11 @@ export function fromFragment(fragment) {
   return { name, picture, given: Math.floor(number("rows", SIZE, 0)), temperature: number("t", 2, 1), seed, chosen };
 }
 
-// All continuations side by side, as far as `rows` rows.
-function sheet(results, rows, size = 112, gap = 8) {
+// All continuations side by side, as far as `rows` rows, with `below` pixels of room below them.
+function sheet(results, rows, size = 112, gap = 8, below = 0) {
   const canvas = document.createElement("canvas");
   canvas.width = 3 * size + 4 * gap;
-  canvas.height = 2 * size + 3 * gap;
+  canvas.height = 2 * size + 3 * gap + below;
   const paper = canvas.getContext("2d", { willReadFrequently: true });
   paper.fillStyle = "#d9d5cd";
   paper.fillRect(0, 0, canvas.width, canvas.height);
@@ -55,8 +55,25 @@ function sheet(results, rows, size = 112, gap = 8) {
   return canvas;
 }
 
+// Where the page is, for a picture that is sent on; a file's place is nobody's business.
+export function whereabouts({ protocol, host, pathname } = location) {
+  return protocol.startsWith("http") ? `${host}${pathname.replace(/index\.html$/, "")}` : "PixelRNN lab notebook";
+}
+
+// With the title and the page's address below.
 export function asPNG(results) {
-  return new Promise((resolve) => sheet(results, SIZE, 224, 16).toBlob(resolve, "image/png"));
+  const canvas = sheet(results, SIZE, 224, 16, 40);
+  const paper = canvas.getContext("2d");
+  const line = canvas.height - 22;
+  paper.fillStyle = "#1c1c1c";
+  paper.font = "600 22px system-ui, sans-serif";
+  paper.fillText("Finish your drawing", 16, line);
+  paper.font = "18px system-ui, sans-serif";
+  paper.textAlign = "right";
+  paper.fillText(whereabouts(), canvas.width - 16, line, canvas.width - 270);
+  return new Promise((resolve, reject) => {
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("The browser made no PNG."))), "image/png");
+  });
 }
 
 // Row by row; the finished picture first, since some programs show only that, and again, longer, at the end.
@@ -69,6 +86,16 @@ export function asAnimatedPNG(results) {
     return { data, width, height, milliseconds: i === 0 || i === counts.length - 1 ? 1500 : 90 };
   });
   return animatedPNG(frames);
+}
+
+// Hands the picture and the address to the system's share sheet, or the address alone where that takes no files.
+export async function share(blob, name, address) {
+  const shared = { title: "Finish your drawing", url: address };
+  const files = [new File([blob], name, { type: "image/png" })];
+  if (navigator.canShare && navigator.canShare({ ...shared, files })) shared.files = files;
+  await navigator.share(shared).catch((error) => {
+    if (error.name !== "AbortError") throw error; // the reader has thought better of it
+  });
 }
 
 // An Error where there is no blob: a browser that cannot make one gives null.

@@ -1,9 +1,8 @@
-// The trained weights: loaded by a script tag, since a page opened from a file may not fetch, and checked before use.
+// The trained weights, checked before use.
 
 import { crc32 } from "./bytes.js";
 
 const FORMAT = 1; // tools/page.py writes the same number
-const models = {}; // name -> the promise of a model
 
 // The number that 16 bits stand for (IEEE 754 half precision).
 function fromHalf(bits) {
@@ -38,37 +37,4 @@ export function unpackWeights(packed) {
   model.bias = model.inputBias.map((value, i) => value + model.hiddenBias[i]); // torch keeps the two apart
   if (place !== bytes.length) throw new Error("They are damaged: some are missing.");
   return model;
-}
-
-// The model of that name; an Error that says what is wrong where it cannot be had.
-export function loadModel(name) {
-  models[name] ||= load(name).catch((error) => {
-    delete models[name]; // so that the next try asks again
-    throw error;
-  });
-  return models[name];
-}
-
-function load(name) {
-  const file = `weights-${name}.js`;
-  return new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = file;
-    script.onerror = () => {
-      script.remove();
-      reject(new Error(`The weights of ${name} did not load: is ${file} beside this page, and are you online?`));
-    };
-    script.onload = () => {
-      script.remove();
-      const store = window.pixelRNNWeights || {};
-      try {
-        if (!store[name]) throw new Error("They are damaged, or are something else.");
-        resolve(unpackWeights(store[name]));
-      } catch (error) {
-        reject(new Error(`The weights of ${name} (${file}) cannot be used. ${error.message}`));
-      }
-      delete store[name]; // the text, which is not needed any more
-    };
-    document.head.append(script);
-  });
 }
