@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import types
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from unittest import mock
@@ -16,6 +17,8 @@ from urllib.parse import unquote, urlsplit
 import links as linking
 import nbformat
 import pytest
+from fontTools.ttLib import TTFont
+from pygments.styles import get_style_by_name
 
 from support import checks
 
@@ -229,9 +232,73 @@ def test_links_to_notes_lead_to_their_pages_and_not_to_files(site, pages):
     for name, page in pages.items():
         for link in page.all("a"):
             address = urlsplit(link.get("href") or "")
-            if not address.netloc:
+            if not address.netloc and "download" not in link:
                 assert not address.path.endswith((".ipynb", ".md", ".py")), (name, link)
-    assert [path for path in site.rglob("*") if path.suffix in (".ipynb", ".md", ".py")] == []
+    sources = [path for path in site.rglob("*") if path.suffix in (".ipynb", ".md", ".py")]
+    assert {path.name for path in sources} == {path.name for path in NOTES if path.suffix == ".ipynb"}
+
+
+def test_each_notebook_can_be_had_without_its_outputs(site, pages):
+    for path in NOTES:
+        if path.suffix == ".ipynb":
+            link = next(each for each in pages[f"notebooks/{path.stem}.html"].all("a") if "download" in each)
+            had = nbformat.read(site / "notebooks" / link["href"], as_version=4)
+            stored = nbformat.read(path, as_version=4)
+            assert [cell.source for cell in had.cells] == [cell.source for cell in stored.cells]
+            assert not any(cell.get("outputs") or cell.get("execution_count") for cell in had.cells)
+
+
+def test_the_menu_has_one_entry_for_each_note_and_leads_to_the_drawing(site, pages):
+    for name in ("index.html", "notebooks/05_from_one_picture_to_many.html"):
+        assert len([link for link in pages[name].all("a") if link.get("class") == "sidebar-draw"]) == 1
+    front = (site / "index.html").read_text(encoding="utf-8")
+    levels = re.findall(r'<li class="toctree-l(\d)[^"]*"><a class="[^"]*" href="(labnotes|notebooks)/\d\d_', front)
+    assert levels == [("1", "notebooks"), ("2", "labnotes")] * (len(NOTES) // 2)
+
+
+def test_a_page_says_what_a_link_to_it_shows(pages):
+    for name, page in pages.items():
+        if name in ("search.html", "genindex.html", "404.html"):
+            continue
+        said = {meta.get("property", ""): meta["content"] for meta in page.all("meta") if "content" in meta}
+        assert said["og:title"] and said["og:image"].endswith(".png") and len(said["og:description"]) > 40, name
+        assert not re.search("note \\d+ →|lab note ·", said["og:description"]), name
+
+
+def test_formulas_have_a_font_with_all_their_signs(site, pages):
+    with TTFont(site / "_static" / "mathematics.woff") as font:
+        known = set(font.getBestCmap())
+        assert font.get("MATH") and (site / "_static" / "mathematics.woff").stat().st_size < 100_000
+    text = (site / "notebooks" / "05_from_one_picture_to_many.html").read_text(encoding="utf-8")
+    formulas = re.findall("(?s)<math.*?</math>", text)
+    shown = unescape(re.sub("<[^>]*>", "", "".join(formulas)))
+    signs = {ord(sign) for sign in shown if sign.isprintable()}
+    assert len(formulas) > 10 and signs <= known | {0xA0, 0x2003, 0x2009}, [hex(sign) for sign in signs - known]
+
+
+def luminance(color):
+    digits = color.lstrip("#")
+    digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
+    parts = (int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    parts = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+@pytest.mark.parametrize("scheme", ["pygments_style", "pygments_dark_style"])
+def test_colours_of_code_stand_out(scheme):
+    """A contrast of 4.5 : 1 and more (WCAG 2)."""
+    name = re.search(rf'(?m)^{scheme} = "(.*?)"', (ROOT / "site" / "conf.py").read_text(encoding="utf-8"))[1]
+    style = get_style_by_name(name)
+    for token, look in style:
+        if look["color"] and "Error" not in str(token):
+            light, dark = sorted((luminance(look["color"]), luminance(style.background_color)), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, token
+
+
+def test_a_figure_leads_to_its_file(site, pages):
+    page = pages["notebooks/05_from_one_picture_to_many.html"]
+    links = [link["href"] for link in page.all("a") if link.get("class") == "figure"]
+    assert len(links) >= 3 and all((site / "notebooks" / link).is_file() for link in links)
 
 
 def test_the_site_is_small(site):
@@ -277,12 +344,13 @@ def test_a_page_of_its_own_is_taken_along_and_linked(builder, project, monkeypat
     monkeypatch.setitem(sys.modules, "page", page)
     assert "draw/index.html" not in str(pages_of(built(project))["index.html"].all("a"))
     (project / "site" / "draw").mkdir(parents=True)
-    text = '<p>draw <a href="../index.html" hidden>the series</a></p>'
+    text = '<meta property="og:image" content="../_static/draw.png"><a href="../index.html" hidden>the series</a>'
     (project / "site" / "draw" / "index.html").write_text(text, encoding="utf-8")
     out = built(project)
     assert (out / "draw" / "index.html").read_text(encoding="utf-8") == text.replace(" hidden", "")
     assert (out / "draw" / "built.js").exists() == (builder == "page.py")
     assert pages_of(out)["index.html"].all("a").count({"href": "draw/index.html"}) == 2  # the picture and the words
+    assert 'class="sidebar-draw"' in (out / "notebooks" / "01_one.html").read_text(encoding="utf-8")
 
 
 # --- What can go wrong ------------------------------------------------------------------------------------------------
@@ -408,13 +476,20 @@ def test_no_page_asks_another_host_nor_fails_nor_is_wider_than_a_phone(opened, a
     assert wrong == []
 
 
-@pytest.mark.parametrize("width", [320, 1000, 1020, 1366, 1500])
+# The code that is wider than its place.
+CUT = """[...document.querySelectorAll("article .cell_input pre")]
+    .filter((code) => code.offsetParent && code.scrollWidth > code.clientWidth + 1).map((code) => code.textContent)"""
+
+
+@pytest.mark.parametrize("width", [320, 1000, 1020, 1280, 1366, 1440, 1500])
 def test_the_menus_beside_a_page_do_not_make_it_wider_than_the_window(width, opened, address):
     tab, wrong = opened()
     tab.set_viewport_size({"width": width, "height": 800})
     for name in ("index", "notebooks/05_from_one_picture_to_many", "labnotes/benchmarks"):
         tab.goto(f"{address}{name}.html")
         assert tab.evaluate("document.documentElement.scrollWidth") == width, name
+        if width >= 1280 and name.startswith("notebooks"):
+            assert tab.evaluate(CUT) == []
     assert wrong == []
 
 
@@ -463,9 +538,10 @@ def test_code_is_copied_with_one_click(opened, address):
     tab, wrong = opened(permissions=["clipboard-read", "clipboard-write"])
     tab.goto(f"{address}notebooks/01_grayscale_first_try.html")
     notebook = nbformat.read(ROOT / "notebooks" / "01_grayscale_first_try.ipynb", as_version=4)
-    first = next(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    tab.locator(".cell_input").first.hover()
-    tab.locator(".cell_input button.copybtn").first.click()
+    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    first = next(cell.source for cell in codes[1:] if "hide-input" not in cell.metadata.get("tags", []))
+    tab.locator(".cell_input").filter(visible=True).first.hover()  # the code that imports is folded
+    tab.locator(".cell_input button.copybtn").filter(visible=True).first.click()
     tab.wait_for_selector(".copybtn.success")
     assert tab.evaluate("navigator.clipboard.readText()").strip() == first.strip()
     assert tab.locator(".output.stream button.copybtn").count() == 0

@@ -116,7 +116,7 @@ class Judge(nn.Module):
 
 
 def no_pictures(points, beginner):
-    """Pictures that are none, as many as skeletons: a third each of two halves, of pieces and of a beginner's samples."""
+    """Pictures that are none, as many as skeletons: a third each two halves, pieces, and samples of a beginner."""
     pictures = strokes.redrawn(points, sides=(17, 27))
     third = len(pictures) // 3
     cut = torch.randint(9, 20, (len(pictures), 1, 1))

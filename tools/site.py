@@ -12,7 +12,9 @@ import argparse
 import contextlib
 import functools
 import http.server
+import importlib.util
 import io
+import logging
 import os
 import posixpath
 import re
@@ -20,6 +22,7 @@ import shutil
 import sys
 import tempfile
 import webbrowser
+from html import unescape
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -33,6 +36,8 @@ from support import checks, files
 OUT = ROOT / "build" / "site"
 SOURCES = ROOT / "site"
 PORT = 8000
+KINDS = "markdown", "code"  # of cells
+DOWNLOADS = "download"  # a folder, which Sphinx does not read
 # Pages that are neither notes nor the front page, in the order of the menus.
 FIRST = ("labnotes/usage.md", "labnotes/causality.md", "labnotes/public_models.md")
 OTHERS = (
@@ -89,9 +94,10 @@ def title_first(text, source):
     return "\n\n".join(part for part in (title[0], " · ".join(line), below) if part)
 
 
-def as_page(text, place, pages, root, owner):
-    """The Markdown of a page, or of the first cell of one, as the site has it."""
-    source = f"[source](https://github.com/{owner}/blob/{links.BRANCH}/{place})" if owner else ""
+def as_page(text, place, pages, root, owner, *also):
+    """The Markdown of a page, or of the first cell of one, as the site has it; also: the end of its line of links."""
+    source = [f"[source](https://github.com/{owner}/blob/{links.BRANCH}/{place})"] if owner else []
+    source = " · ".join([*source, *also])
     return title_first(with_links(without_pictures_of_badges(text), place, pages, root, owner), source)
 
 
@@ -129,6 +135,27 @@ def front_page(readme, root):
     return "".join([head, heading, rest, cards, below, "\n"])
 
 
+# --- A notebook -------------------------------------------------------------------------------------------------------
+
+
+def with_menu_and_folds(notebook, note):
+    """The lab note of a notebook becomes a page below it in the menu; its first code, which imports, is folded."""
+    first = {kind: next((cell for cell in notebook.cells if cell.cell_type == kind), None) for kind in KINDS}
+    if first["markdown"] is not None and note:
+        first["markdown"].source += f"\n\n```{{toctree}}\n:hidden:\n\nThe same on one page </{note}>\n```"
+    if first["code"] is not None and "import " in first["code"].source and not first["code"].outputs:
+        first["code"].metadata["tags"] = [*first["code"].metadata.get("tags", []), "hide-input"]
+    return notebook
+
+
+def without_outputs(path):
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.update(outputs=[], execution_count=None)
+    return notebook
+
+
 # --- Building ---------------------------------------------------------------------------------------------------------
 
 
@@ -153,15 +180,18 @@ def prepare(root, scratch):
     first, others = ([place for place in places if (root / place).exists()] for places in (FIRST, OTHERS))
     index = [place for place in ["labnotes/README.md"] if (root / place).exists()]
     pages = {f"notebooks/{path.name}" for path in stored} | {*notes, *first, *others, *index, "index.md"}
+    numbers = {Path(place).name[:2]: place.removesuffix(".md") for place in notes}
     for path in stored:
         with files.reading(path, "A notebook"):
             notebook = nbformat.read(path, as_version=4)
         place = f"notebooks/{path.name}"
         notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "python"}
         for number, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "markdown"):
+            settings = () if number else (f"{{download}}`notebook without outputs <{DOWNLOADS}/{path.name}>`",)
             change = with_links if number else as_page
-            cell.source = change(cell.source, place, pages, root, owner)
-        write(scratch / place, nbformat.writes(notebook))
+            cell.source = change(cell.source, place, pages, root, owner, *settings)
+        write(scratch / place, nbformat.writes(with_menu_and_folds(notebook, numbers.get(path.name[:2]))))
+        write(scratch / "notebooks" / DOWNLOADS / path.name, nbformat.writes(without_outputs(path)))
     for place in (*notes, *first, *others, *index):
         write(scratch / place, as_page(read(root / place), place, pages, root, owner))
     for picture in (root / "labnotes").glob("*.png"):
@@ -169,15 +199,14 @@ def prepare(root, scratch):
     front = front_page(without_pictures_of_badges(read(root / "README.md")), root)
     menus = [
         menu("Start", [place.removesuffix(".md") for place in first]),
-        menu("Notebooks", [f"notebooks/{path.stem}" for path in stored]),
-        menu("Lab notes", [place.removesuffix(".md") for place in (*index, *notes)]),
-        menu("More", [place.removesuffix(".md") for place in others]),
+        menu("Notes", [f"notebooks/{path.stem}" for path in stored]),
+        menu("More", [place.removesuffix(".md") for place in (*index, *others)]),
     ]
     source = f"[source](https://github.com/{owner})\n\n" if owner else ""
     write(scratch / "index.md", with_links(front, "index.md", pages, root, owner) + source + "\n".join(menus))
 
 
-def sphinx(scratch, out, doctrees):
+def sphinx(scratch, out, doctrees, **settings):
     """Let Sphinx write the site; what it warns of (a link that leads nowhere, above all) is an error."""
     from sphinx.application import Sphinx  # only here: `open` does not need it, and it takes its time
     from sphinx.errors import SphinxError
@@ -186,7 +215,7 @@ def sphinx(scratch, out, doctrees):
     warnings = io.StringIO()
     try:
         with patch_docutils(SOURCES), docutils_namespace():
-            Sphinx(scratch, SOURCES, out, doctrees, "html", status=None, warning=warnings).build()
+            Sphinx(scratch, SOURCES, out, doctrees, "html", settings, status=None, warning=warnings).build()
     except SphinxError as error:
         warnings.write(str(error))
     said = re.sub(r"\x1b\[[\d;]*m", "", warnings.getvalue()).replace(f"{scratch}{os.sep}", "").strip()
@@ -194,7 +223,32 @@ def sphinx(scratch, out, doctrees):
         raise checks.LabError(f"The site is left as it was. Sphinx says what is wrong with its pages:\n{said}")
 
 
-def add_drawing(sources, folder):
+def add_font(site):
+    """A font for formulas (STIX Two Math, SIL Open Font Licence, as ziamath carries it), of the signs that are used."""
+    from fontTools import subset  # only here, as Sphinx
+    from fontTools.ttLib import TTFont
+
+    formulas = re.compile(r"(?s)<math.*?</math>")
+    pages = (path.read_text(encoding="utf-8") for path in site.rglob("*.html"))
+    signs = {sign for text in pages for formula in formulas.findall(text) for sign in unescape(formula)}
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
+    options = subset.Options(layout_features=["*"], notdef_outline=True)
+    chosen = subset.Subsetter(options)
+    chosen.populate(text="".join(sorted(signs)))
+    folder = Path(importlib.util.find_spec("ziamath").origin).parent / "fonts"
+    with TTFont(folder / "STIXTwoMath-Regular.ttf", recalcTimestamp=False) as font:  # the same at each build
+        chosen.subset(font)
+        font.flavor = "woff"
+        font.save(site / "_static" / "mathematics.woff")
+
+
+def address(owner):
+    """Where the workflow publishes the site, "" where nobody has said."""
+    user, _, name = owner.partition("/")
+    return f"https://{user.lower()}.github.io/{name}/" if owner else ""
+
+
+def add_drawing(sources, folder, address=""):
     """The page on which a model finishes a drawing, if the project has it: built by tools/page.py, which adds the
     weights to its scripts; a page that needs no building is copied."""
     if not sources.is_dir():
@@ -209,7 +263,8 @@ def add_drawing(sources, folder):
         page.build(folder, sources)
     for path in folder.glob("*.html"):  # only here is there a series to lead back to
         text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace('<a href="../index.html" hidden>', '<a href="../index.html">'), encoding="utf-8")
+        text = text.replace('<a href="../index.html" hidden>', '<a href="../index.html">')
+        path.write_text(text.replace('content="../_static/', f'content="{address or "../"}_static/'), encoding="utf-8")
 
 
 def build(root=ROOT, out=OUT):
@@ -224,8 +279,11 @@ def build(root=ROOT, out=OUT):
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".site-") as place:
             place = Path(place).resolve()
             prepare(root, place / "pages")
-            sphinx(place / "pages", place / "site", place / "doctrees")
-            add_drawing(root / "site" / "draw", place / "site" / "draw")
+            published = address(links.owner(root))
+            known = {"ogp_site_url": published, "html_context": {"drawing": (root / "site" / "draw").is_dir()}}
+            sphinx(place / "pages", place / "site", place / "doctrees", **known)
+            add_font(place / "site")
+            add_drawing(root / "site" / "draw", place / "site" / "draw", published)
             (place / "site" / ".nojekyll").touch()  # GitHub Pages would leave out folders such as _static
             for left in ("objects.inv", ".buildinfo"):  # for other Sphinx projects, and for Sphinx itself
                 (place / "site" / left).unlink(missing_ok=True)
