@@ -89,7 +89,7 @@ links: $(READY) ## badges for Colab and Binder, and the address to clone; OWNER=
 check-links: $(TESTS) ## whether the pages that we link to still answer
 	$(RUN) -m pytest -n 0 -m network tests/test_links.py
 
-page-test: $(TESTS) ## the page's tests in Chromium
+page-test: $(TESTS) ## the page's tests in Chromium and Firefox
 	$(RUN) tools/page.py --browser
 	$(RUN) -m pytest -n 0 tests/test_page.py
 

@@ -26,7 +26,7 @@ from support import checks, files
 
 SIZE, COUNT = 28, 6
 PATIENCE = 60_000  # milliseconds that a test waits for what should come, on a machine that is busy
-each = pytest.mark.parametrize("name", weights.NAMES)
+each = pytest.mark.parametrize("name", builder.NETWORKS)
 
 
 # --- The builder, which needs no browser ------------------------------------------------------------------------------
@@ -55,20 +55,20 @@ def packed_in(path):
 
 
 def test_the_page_and_one_set_of_weights_are_under_two_and_a_half_megabytes(built):
-    for name in weights.NAMES:
+    for name in builder.NETWORKS:
         used = [path for path in built.iterdir() if not path.name.startswith("weights-")]
         assert sum(path.stat().st_size for path in [*used, built / f"weights-{name}.js"]) < 2_500_000
 
 
 @each
 def test_packed_weights_are_those_that_are_stored(built, name):
-    packed, member = packed_in(built / f"weights-{name}.js"), builder.raster(weights.load(name)[0])
+    packed, member = packed_in(built / f"weights-{name}.js"), builder.raster(weights.load(builder.NETWORKS[name])[0])
     numbers = np.frombuffer(base64.b64decode(packed["data"]), "<f2").astype(np.float32)
     parts = dict(zip((part for part, _ in packed["parts"]), np.split(numbers, ends(packed["parts"])), strict=True))
     assert np.array_equal(parts["hiddenWeight"], member.rnn.weight_hh_l0.detach().numpy().ravel())
     for part, layer in {"left": member.head.left, "hidden1": member.head.hidden[1], "out": member.head.out}.items():
         assert np.array_equal(parts[f"{part}Weight"], layer.weight.detach().numpy()[layer.mask.numpy() > 0])
-    assert packed["card"]["sha256"] == weights.load(name)[1]["sha256"]
+    assert packed["card"]["sha256"] == weights.load(builder.NETWORKS[name])[1]["sha256"]
 
 
 def ends(parts):
@@ -328,7 +328,7 @@ def read_by(window, pictures):
 def test_logits_and_bits_are_those_of_torch(visit, name):
     pictures = cases()
     logits, bits = read_by(visit(link(name, BOW, 11)), pictures)
-    member, sequences = weights.load(name)[0].in_order(0), torch.tensor(pictures, dtype=torch.float32)
+    member, sequences = weights.load(builder.NETWORKS[name])[0].in_order(0), torch.tensor(pictures, dtype=torch.float32)
     with torch.no_grad():
         assert np.abs(logits - member.teacher_forced(sequences).numpy()).max() < 1e-4
         expected = member.losses(sequences).double().sum(2).numpy() / np.log(2)
@@ -357,7 +357,7 @@ def continued(name, drawing, rows, temperature, seed, monkeypatch):
     before = torch.tensor(drawing[None, :rows], dtype=torch.float32).expand(COUNT, -1, -1) if rows else None
     with monkeypatch.context() as patched:
         patched.setattr(torch, "rand", rand)
-        member = weights.load(name)[0].in_order(0)
+        member = weights.load(builder.NETWORKS[name])[0].in_order(0)
         values, outputs = helpers.sample(member, SIZE, before, batch=COUNT, temperature=temperature)
     if not temperature:
         return values.numpy(), outputs.abs().numpy()
@@ -422,11 +422,12 @@ BREAKS = {
 @pytest.fixture(scope="module")
 def difference(chromium, built):
     """difference(code): the largest difference between torch's logits and those of this script (or not a number)."""
-    member = weights.load("letters")[0].in_order(0)
+    model, card = weights.load("letters")  # conditioned on the reading order, which uses all parts of the network
+    member = model.in_order(0)
     with torch.no_grad():
         expected = member.teacher_forced(torch.tensor(BOW[None], dtype=torch.float32)).numpy()
     html = re.sub(r"<(script|link)[^>]*>(</script>)?", "", (built / "index.html").read_text(encoding="utf-8"))
-    packed = (built / "weights-letters.js").read_text(encoding="utf-8")
+    packed = f"window.pixelRNNWeights = {{ letters: {json.dumps(builder.packed('letters', model, card))} }};"
 
     with chromium.new_page() as window:
         window.set_content(html)
@@ -1216,7 +1217,7 @@ def test_while_weights_load_the_page_goes_on_and_what_is_done_meanwhile_holds(vi
 def test_where_no_weights_load_none_are_chosen_and_each_can_be_tried_again(visit, built, tmp_path):
     folder = tmp_path / "page"
     shutil.copytree(built, folder)
-    for name in weights.NAMES:
+    for name in builder.NETWORKS:
         (folder / f"weights-{name}.js").unlink()
     window = visit(folder=folder, errors=True, ready=False)
     for name in ("digits", "letters"):

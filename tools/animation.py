@@ -10,6 +10,7 @@ page's tests need: playwright, and a Chromium that `shutil.which` finds.
 
 import datetime
 import io
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -24,11 +25,12 @@ import page
 from support import checks, files
 
 OUT = ROOT / "labnotes" / "draw.png"
-STROKE = ((10, 8.5), (12, 6.5), (14.5, 5.5), (17, 6.2), (18.5, 8))  # columns and rows of the canvas, of 28
-SEED, TEMPERATURE = 8, 0.7
+ANGLES = range(200, 341, 20)  # of a bow
+STROKE = [(14 + 5.5 * math.cos(math.radians(a)), 11 + 5.5 * math.sin(math.radians(a))) for a in ANGLES]  # columns, rows
+SEED, TEMPERATURE = 24, 0.7
 SIZE = {"width": 1000, "height": 640}
 FINISHED, EACH, PAUSE = 2500, 110, 1500  # milliseconds for which a frame stays: the first, others, the last
-LEFT_OUT = ".aside, .bar, #status, #tiles span { display: none !important }"
+LEFT_OUT = ".aside, .bar, #examples, #status, #tiles span { display: none !important }"
 ROW = 17  # milliseconds of the page's time from one picture to the next
 
 
@@ -62,8 +64,8 @@ def recorded(folder):
         visit.mouse.down()
         last = STROKE[0]
         for point in STROKE[1:]:
-            for part in range(1, 4):  # the page paints in its next frame
-                to(*(a + part / 3 * (b - a) for a, b in zip(last, point, strict=True)))
+            for part in range(1, 3):  # the page paints in its next frame
+                to(*(a + part / 2 * (b - a) for a, b in zip(last, point, strict=True)))
                 visit.clock.run_for(ROW)
                 look()
             last = point

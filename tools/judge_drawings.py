@@ -1,12 +1,12 @@
 """Judges what the page's networks make of 13 drawings, each with two pens: `python tools/judge_drawings.py`.
 
-    python tools/judge_drawings.py [letters digits] [--updates 1500] [--temperature 0.7]
+    python tools/judge_drawings.py [letters digits] [--temperature 0.7] [--store]
 
-Six continuations of each drawing are judged by a classifier that is trained here, on held-out skeletons' sisters, to
-tell a letter (or a digit) from what is none: half of one below half of another, a piece of one, samples of a network
-that has hardly learned. Beside them stand the stored weights of notes 5 to 9, which learned pictures in the middle, as
-they are and with the drawing fitted: moved and scaled to where their pictures stand. Writes a sheet for each into
-build/drawings/. Digits need MNIST (PIXELRNN_MNIST).
+Six continuations of each drawing are judged by a classifier, trained here to tell a letter (or a digit) from what is
+none: half of one below half of another, a piece of one, samples of a network that has hardly learned. So are the halves
+of held-out pictures that are small, large, thin and thick. Beside the page's networks stand an untrained one and the
+weights of notes 5 to 9, which learned pictures in the middle: of drawings as they are, and of drawings that are moved
+and scaled to where their pictures stand. Writes a sheet for each into build/drawings/. Digits need MNIST.
 """
 
 import argparse
@@ -27,12 +27,14 @@ sys.path.insert(0, str(ROOT))
 import helpers
 from pixelrnn.data import strokes
 from pixelrnn.models import weights
-from support import checks
+from support import checks, files
 
 BUILD = ROOT / "build" / "drawings"
+TABLE = ROOT / "data" / "drawings" / "judged.csv"
 PENS = {"thin": 2.0, "thick": 2.6}  # as site/draw/index.html has them
 COUNT = 6  # continuations of a drawing
 SEEDS = 5
+FITTED_PEN = 2.4
 STANDS = {"letters": (5, 14, 13), "digits": (5, 14, 11)}  # stored pictures: top row, middle column, width (medians)
 
 
@@ -77,15 +79,17 @@ def drawing(lines, pen):
     return strokes.drawn(points[..., 0], points[..., 1], torch.tensor([[pen]]))[0]
 
 
-def fitted(lines, stands):
-    """Lines moved and scaled so that they stand where the stored pictures do; at most twice as large or small."""
-    points = points_of(lines)[0]
+def fitted(picture, stands):
+    """A drawing moved and scaled so that it stands where the stored pictures do, at most twice as large or small, its
+    skeleton drawn again with a pen of their width."""
+    larger = np.kron(picture.numpy(), np.ones((strokes.FINE, strokes.FINE)))
+    points = torch.from_numpy(strokes.skeleton(larger))
     top, middle, width = stands
     (low, left), (_, right) = points.amin(0).tolist(), points.amax(0).tolist()
     scale = min(2.0, max(0.5, width / max(right - left, width / 2)))
-    return [
-        [((x - (left + right) / 2) * scale + middle, (y - low) * scale + top + 1) for x, y in line] for line in lines
-    ]
+    row = (points[:, 0] - low) * scale + top + 1
+    column = (points[:, 1] - (left + right) / 2) * scale + middle
+    return strokes.drawn(row[None], column[None], torch.tensor([[FITTED_PEN]]))[0]
 
 
 def rows_given(picture, fewer=0):
@@ -156,18 +160,18 @@ def accepted(judge, pictures):
     return (judge(pictures) > 0).numpy()
 
 
-def sheet(pictures, taken, rows, path, title):
-    """pictures: drawing -> (COUNT, 28, 28). A frame is blue where the judge takes the picture, orange where not."""
-    figure, axes = plt.subplots(len(pictures), COUNT, figsize=(1.1 * COUNT + 1.6, 1.1 * len(pictures)))
-    for line, name in zip(axes, pictures, strict=True):
+def sheet(made, taken, path, title):
+    """made: drawing -> its continuations, rows given. Frames are blue where the judge takes it, else orange."""
+    figure, axes = plt.subplots(len(made), COUNT, figsize=(0.8 * COUNT, 0.8 * len(made)), layout="constrained")
+    for line, (name, (pictures, rows)) in zip(axes, made.items(), strict=True):
         for number, axis in enumerate(line):
-            picture = pictures[name][number].numpy().copy()
-            picture[rows[name] :] *= 0.7
+            picture = pictures[number].numpy().copy()
+            picture[rows:] *= 0.7
             axis.imshow(picture, cmap="Greys", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
-            axis.axhline(rows[name] - 0.5, color="#d55e00", linewidth=0.8)
+            axis.axhline(rows - 0.5, color="#d55e00", linewidth=0.8)
             for side in axis.spines.values():
-                side.set(color="#0072b2" if taken[name][number] else "#d55e00", linewidth=2)
+                side.set(visible=True, color="#0072b2" if taken[name][number] else "#d55e00", linewidth=2)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     figure.suptitle(title, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,62 +179,116 @@ def sheet(pictures, taken, rows, path, title):
     plt.close(figure)
 
 
+def completed(network, fit, picture, temperature, seed, fewer, count=COUNT):
+    """Continuations of a drawing, and how many of its rows were given."""
+    picture = fitted(picture, fit) if fit else picture
+    rows = rows_given(picture, fewer)
+    return continuations(network, picture, rows, temperature, seed, count), rows
+
+
 def judged(name, networks, judge, temperature, fewer):
-    """Prints, for each network and pen, of how many of 6 x 13 continuations (and of the plausible eight) are taken."""
+    """Rows of the table: of how many continuations of the 13 drawings, and of the plausible eight, the judge takes."""
     for label, (network, fit) in networks.items():
         for pen, width in PENS.items():
-            shares = []
+            counts = []
             for seed in range(SEEDS):
-                pictures, taken, rows = {}, {}, {}
-                for drawn, lines in DRAWINGS.items():
-                    picture = drawing(fitted(lines, STANDS[name]) if fit else lines, width)
-                    rows[drawn] = rows_given(picture, fewer)
-                    pictures[drawn] = continuations(network, picture, rows[drawn], temperature, seed)
-                    taken[drawn] = accepted(judge, pictures[drawn])
+                made = {
+                    drawn: completed(network, fit, drawing(lines, width), temperature, seed, fewer)
+                    for drawn, lines in DRAWINGS.items()
+                }
+                taken = {drawn: accepted(judge, pictures) for drawn, (pictures, _) in made.items()}
                 if seed == 0:
                     words = f"{name}, {label}, {pen} pen"
-                    sheet(pictures, taken, rows, BUILD / f"{words.replace(', ', '-').replace(' ', '_')}.png", words)
-                counts = np.array([taken[drawn].sum() for drawn in DRAWINGS])
-                shares.append((counts.sum(), counts[:PLAUSIBLE].sum()))
-            total, plausible = np.mean(shares, 0)
-            spread = [int(each[0]) for each in shares]
-            print(f"{label:28s} {pen:6s} {total:5.1f} of 78 {spread}   {plausible:5.1f} of 48", flush=True)
+                    sheet(made, taken, BUILD / f"{words.replace(', ', '-').replace(' ', '_')}.png", words)
+                counts.append([taken[drawn].sum() for drawn in DRAWINGS])
+            for what, part in {"all drawings": counts, "plausible": [each[:PLAUSIBLE] for each in counts]}.items():
+                shares = np.sum(part, 1) / (COUNT * len(part[0]))
+                yield [name, label, f"{what}, {pen} pen", *shares]
+
+
+# Held-out letters and digits, drawn in these ways, of which the upper part is given.
+TREATED = {
+    "in all ways": {},
+    "small": {"sides": (12, 14)},
+    "large": {"sides": (25, 27)},
+    "thin": {"pens": (1.2, 1.4)},
+    "thick": {"pens": (3.0, 3.2)},
+}
+PART = 0.5  # of their height, which is given
+
+
+def treated(name, networks, judge, held_out, temperature, count=60):
+    """The same of held-out pictures, one continuation of each, and of the pictures themselves."""
+    for what, settings in TREATED.items():
+        torch.manual_seed(4)
+        pictures = strokes.redrawn(held_out[:count], **settings)
+        yield [name, "the pictures themselves", f"held-out, {what}", accepted(judge, pictures).mean()]
+        tops = []
+        for picture in pictures:
+            ink = picture.any(1).nonzero()[:, 0]
+            cut = int(ink.min() + PART * (ink.max() + 1 - ink.min()))
+            tops.append(torch.cat([picture[:cut], torch.zeros_like(picture[cut:])]))
+        for label, (network, fit) in networks.items():
+            made = [completed(network, fit, top, temperature, seed, 0, 1)[0] for seed, top in enumerate(tops)]
+            yield [name, label, f"held-out, {what}", accepted(judge, torch.cat(made)).mean()]
+
+
+def networks_of(name):
+    """label -> a network, and where its pictures stand if drawings are fitted to them."""
+    stored, drawn = (weights.load(each)[0].in_order(0) for each in (name, f"drawn-{name}"))
+    torch.manual_seed(0)
+    return {
+        "untrained": (helpers.GenModel(strokes.SIZE, 320, head="joint").eval(), None),
+        "stored": (stored, None),
+        "stored, drawing fitted": (stored, STANDS[name]),
+        "learned drawings": (drawn, None),
+    }
+
+
+def quality(name, judge, held_out, beginner):
+    """How many of held-out pictures, and of what is none, the judge takes."""
+    torch.manual_seed(3)
+    yield [name, "the judge", "held-out pictures", accepted(judge, strokes.redrawn(held_out)).mean()]
+    parts = accepted(judge, no_pictures(held_out, beginner)).reshape(3, -1)
+    for what, part in zip(("two halves", "pieces", "samples of a beginner"), parts, strict=True):
+        yield [name, "the judge", what, part.mean()]
 
 
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("names", nargs="*", default=weights.NAMES, help="letters, digits (default: both)")
+    parser.add_argument("names", nargs="*", help="letters, digits (default: both)")
     parser.add_argument("--updates", type=int, default=1500, help="of the judge")
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--fewer", type=int, default=0, help="rows with ink that are not given")
     parser.add_argument("--mnist", help="a path, or 'download' (default: the environment variable PIXELRNN_MNIST)")
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--store", action="store_true", help=f"keep the table in {TABLE.relative_to(ROOT)}")
     chosen = parser.parse_args(words)
     torch.set_num_threads(1)
+    rows = []
     try:
-        for name in chosen.names:
+        for name in chosen.names or weights.NAMES:
             parts = strokes.letters() if name == "letters" else strokes.digits(chosen.mnist)
             beginner = beginners(parts.training)
             judge = train_judge(parts.training, beginner[:500], chosen.updates)
             torch.manual_seed(2)
             held_out = parts.test[torch.randint(len(parts.test), (900,))]
-            none = accepted(judge, no_pictures(held_out, beginner[500:]))
-            halves, pieces, poor = (f"{part.mean():.0%}" for part in np.split(none, 3))
-            right = accepted(judge, strokes.redrawn(held_out)).mean()
-            print(
-                f"{name}: of what is held out, the judge takes {right:.0%}; "
-                f"of two halves {halves}, of pieces {pieces}, of a beginner's samples {poor}"
-            )
-            stored, drawn = (weights.load(each, None)[0].in_order(0) for each in (name, f"drawn-{name}"))
-            torch.manual_seed(0)
-            untrained = helpers.GenModel(strokes.SIZE, 320, head="joint").eval()
-            networks = {
-                "untrained": (untrained, False),
-                "stored": (stored, False),
-                "stored, drawing fitted": (stored, True),
-                "learned drawings": (drawn, False),
-            }
-            judged(name, networks, judge, chosen.temperature, chosen.fewer)
+            networks = networks_of(name)
+            for found in (
+                *quality(name, judge, held_out, beginner[500:]),
+                *judged(name, networks, judge, chosen.temperature, chosen.fewer),
+                *treated(name, networks, judge, held_out, chosen.temperature),
+            ):
+                of, network, what, *shares = found
+                rows.append(
+                    [of, network, what, *(f"{share:.3f}" for share in (np.mean(shares), min(shares), max(shares)))]
+                )
+                print(
+                    f"{of:8s} {network:24s} {what:28s} {np.mean(shares):4.0%}  ({min(shares):.0%} to {max(shares):.0%})"
+                )
+        if chosen.store:
+            settings = {"updates": chosen.updates, "temperature": chosen.temperature, "fewer": chosen.fewer}
+            names = ["pictures", "network", "drawings", "share", "least", "most"]
+            files.write_table(TABLE, settings | {"seeds": SEEDS, "torch": torch.__version__}, names, rows)
     except checks.LabError as error:
         sys.exit(str(error))
 

@@ -31,6 +31,7 @@ from support import checks, files, joint_head
 SOURCES = ROOT / "site" / "draw"
 FOLDER = ROOT / "build" / "draw"
 PAGES = {"index": ("main", "draw"), "sees": ("sees", "fields")}  # page -> its first module, the script made of it
+NETWORKS = {"digits": "drawn-digits", "letters": "drawn-letters"}  # the page's names -> stored weights
 COPIED = ("draw.css", "offline.js")
 FORMAT = 1  # of the packed weights; site/draw/weights.js reads the same number
 IMPORT = re.compile(r'^import \{ ([\w, ]+) \} from "\./(\w+)\.js";\n', re.M)
@@ -39,7 +40,7 @@ DECLARED = re.compile(r"^(?:export )?(?:const|let|function\*?|class|async functi
 
 
 def raster(model):
-    """The network of a stored model that reads in raster order, a GenModel with a joint head."""
+    """The network of a stored model that reads in raster order: a GenModel with a joint head."""
     member = model.in_order(0)
     settings = getattr(member, "settings", {})
     asked = {"cell": "lstm", "num_layers": 1, "norm": None, "head": "joint", "encoding": "values"}
@@ -138,8 +139,8 @@ def build(folder=FOLDER, sources=SOURCES, stored=None):
         written[f"{script}.js"] = bundle(sources, first)
     helper = json.dumps(bundle(sources, "worker"))  # which the page gives to its threads
     written["draw.js"] = f"const pixelRNNWorker = {helper};\n" + written["draw.js"]
-    for name in weights.NAMES:
-        text = json.dumps(packed(name, *weights.load(name, stored)))
+    for name, network in NETWORKS.items():
+        text = json.dumps(packed(name, *weights.load(network, stored)))
         written[f"weights-{name}.js"] = f"(window.pixelRNNWeights ||= {{}}).{name} = {text};\n"
     for name, text in written.items():
         with files.written_whole(folder / name, "A file of the page") as unfinished:

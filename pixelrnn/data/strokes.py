@@ -22,6 +22,7 @@ from pixelrnn.data import datasets
 
 SIZE = 28  # rows and columns
 POINTS = 128  # kept of each skeleton
+TRAINING = 50_000  # of MNIST's training images; the others are for validation
 FINE = 4  # skeletons are found in pictures so many times as large
 PENS = 1.2, 3.2  # width of the pen in pixels, from .. to
 SIDES = 12.0, 27.0  # the longer side of what is drawn, in pixels, from .. to
@@ -70,7 +71,7 @@ def digits(mnist=None):
     mnist: where MNIST is, see datasets.load_mnist, whose errors it raises.
     """
     training, test = datasets.load_mnist(mnist)
-    skeletons = [_of_digits(part) for part in (training[:50_000], training[50_000:], test)]
+    skeletons = [_of_digits(part) for part in (training[:TRAINING], training[TRAINING:], test)]
     return Strokes(*skeletons)
 
 
