@@ -835,6 +835,14 @@ def test_with_reduced_motion_all_rows_appear_at_once(visit):
     assert painted["reduce"] == COUNT and painted["no-preference"] > 3 * COUNT
 
 
+def test_a_faint_frame_shows_where_most_pictures_stand(visit):
+    window = visit()
+    at = """(x, y) => Array.from(document.getElementById("pad").getContext("2d").getImageData(x, y, 1, 1).data)"""
+    line = [window.evaluate(f"({at})({4 * 16}, {y})") for y in range(5 * 16 + 2, 7 * 16)]  # 16 pixels a value
+    assert any(blue - red > 20 for red, _, blue, _ in line) and any(blue - red < 5 for red, _, blue, _ in line)
+    assert all(max(pixel[:3]) > 150 for pixel in line)  # faint
+
+
 # --- A first visit ----------------------------------------------------------------------------------------------------
 
 
@@ -854,6 +862,13 @@ def test_on_the_first_visit_a_stroke_draws_itself_and_is_finished(visit, engine)
     assert not own[:, 9:].any() and own[3:8, 5].all()
     window.get_by_role("button", name="Undo").click()
     assert not drawn(window).any()
+
+
+def test_with_reduced_motion_the_stroke_is_there_at_once(visit):
+    seen = "window.grown = new Set(); requestAnimationFrame(function look() { requestAnimationFrame(look);"
+    window = visit(first=True, script=f"{seen} grown.add(document.getElementById('pad')?.toDataURL()); }});")
+    assert len(results(window)) == COUNT and np.array_equal(drawn(window), python_drawing("bow"))
+    assert window.evaluate("grown.size") <= 3  # no page yet, an empty pad, the stroke
 
 
 def test_a_stroke_that_draws_itself_gives_way_and_comes_once(visit):
@@ -922,6 +937,36 @@ def test_the_thread_of_the_page_reads_and_samples_nothing(visit):
     draw_with_mouse(window)
     results(window)
     assert window.evaluate("steps") == 0
+
+
+COUNTED = """window.sent = 0;
+const whole = window.Worker;
+window.Worker = class extends whole { postMessage(message) { sent++; super.postMessage(message); } };"""
+
+
+def test_the_bits_are_those_of_the_last_drawing_and_are_read_once(visit):
+    window = visit(link("letters", BOW, 11), script=COUNTED)
+    results(window)
+    for given in ([3, 5, 11], [11, 2]):  # each while the one before is read
+        window.evaluate(f"{given}.forEach((rows) => {{ pixelRNN.state.given = rows; pixelRNN.paint(); }})")
+        window.wait_for_function(f"document.getElementById('surprise').textContent.startsWith('{given[-1]} rows')")
+        assert len(window.locator("#rows tr").all()) == given[-1]
+    window.wait_for_timeout(100)
+    before = window.evaluate("sent")
+    window.wait_for_timeout(200)
+    assert window.evaluate("sent") == before
+
+
+def test_another_network_is_another_network(visit):
+    window, pictures = visit(link("letters", BOW, 11)), BOW[None]
+    for name in ("digits", "letters"):
+        window.locator(f"[value={name}]").click()
+        window.wait_for_function(f"pixelRNN.state.name === '{name}' && pixelRNN.state.results")
+        logits, _ = read_by(window, pictures)
+        member = weights.load(builder.NETWORKS[name])[0].in_order(0)
+        with torch.no_grad():
+            expected = member.teacher_forced(torch.tensor(pictures, dtype=torch.float32)).numpy()
+        assert np.abs(logits - expected).max() < 1e-4
 
 
 def test_a_thread_that_ends_is_told(visit):
@@ -1020,6 +1065,11 @@ def test_pictures_are_saved_still_and_animated(visit):
     assert ink == sorted(ink) and ink[-1] > ink[0]  # row by row
     left = frames[0][8 : 8 + 112, 8 : 8 + 112][2::4, 2::4] < 90  # the first continuation, one value a pixel of it
     assert np.array_equal(left[:10], shown[0][:10] > 0) and np.array_equal(left[12:], shown[0][12:] > 0)
+    below = np.asarray(still.convert("L"))[2 * 224 + 3 * 16 :] < 120  # the title, and where the page is
+    assert len(below) == 40 and below[:, :230].sum() > 200 and below[:, 500:].sum() > 100
+    where = "pixelRNN.whereabouts({ protocol: 'https:', host: 'x.org', pathname: '/series/draw/index.html' })"
+    assert window.evaluate(where) == "x.org/series/draw/"
+    assert window.evaluate("pixelRNN.whereabouts()") == "PixelRNN lab notebook"  # a file's place is nobody's business
 
 
 @pytest.mark.parametrize("broken", ["toBlob = (use) => use(null)", "toBlob = () => { throw Error('no') }", None])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pixelrnn.data import datasets, strokes
-from support import checks
+from support import checks, files
 
 
 def test_the_skeleton_of_a_bar_is_its_middle():
@@ -124,3 +124,32 @@ def test_the_judge_learns_to_tell_letters_from_what_is_none():
     taken = judge_drawings.accepted(judge, strokes.redrawn(some)).mean()
     none = judge_drawings.accepted(judge, judge_drawings.no_pictures(some, beginner)).mean()
     assert taken > none + 0.3
+
+
+# --- What is said of it -----------------------------------------------------------------------------------------------
+
+LABELS = "untrained", "stored", "stored, drawing fitted", "learned drawings"
+
+
+def test_the_appendix_tells_what_the_judge_said():
+    _, _, labels, numbers = files.read_table(judge_drawings.TABLE, labels=3)
+    share = {tuple(label): row[0] for label, row in zip(labels, numbers, strict=True)}
+    text = (judge_drawings.ROOT / "labnotes" / "appendix.md").read_text(encoding="utf-8")
+    rows = 0
+    for of in ("digits", "letters"):
+        words = {f"held-out, {way}": f"held-out, {way}" for way in judge_drawings.TREATED}
+        for pen in judge_drawings.PENS:
+            words |= {f"all drawings, {pen} pen": f"13 drawings, {pen} pen"}
+            words |= {f"plausible, {pen} pen": f"the first eight, {pen} pen"}
+        for what, told in words.items():
+            cells = [f"{share[of, network, what]:.0%}" for network in LABELS]
+            assert f"| {of}, {told} | {' | '.join(cells)} |" in text
+            assert share[of, "learned drawings", what] > share[of, "untrained", what] + 0.5
+            rows += 1
+        none = ("held-out pictures", "two halves", "pieces", "samples of a beginner")
+        kept = [f"{share[of, 'the judge', what]:.0%}" for what in none]
+        assert all(number in text for number in kept)
+    assert rows == 18
+    # What was to be reached, of all drawings: 65 of 78.
+    drawings = [value for (_, network, what), value in share.items() if network == LABELS[3] and what.startswith("all")]
+    assert len(drawings) == 4 and min(drawings) > 65 / 78

@@ -23,9 +23,8 @@ export const EXAMPLES = {
 export function example(name, width, count = Infinity) {
   const picture = emptyPicture();
   for (const points of EXAMPLES[name]) {
-    points.slice(0, count).forEach((point, i) => stroke(picture, points[Math.max(0, i - 1)], point, width, 1));
+    points.slice(0, Math.max(0, count)).forEach((point, i) => stroke(picture, points[Math.max(0, i - 1)], point, width, 1));
     count -= points.length;
-    if (count <= 0) break;
   }
   return picture;
 }
