@@ -499,7 +499,7 @@ def test_what_is_drawn_with_the_mouse_stays_and_is_continued_each_time_anew(visi
     assert window.evaluate("[pixelRNN.state.name, pixelRNN.state.temperature]") == ["digits", 0.7]
     draw_with_mouse(window, steps=4)
     first, drawing, rows = results(window), drawn(window), given(window)
-    assert 20 < drawing.sum() < 200 and rows == np.flatnonzero(drawing.any(1)).max() + 1 == 13
+    assert 20 < drawing.sum() < 200 and rows == np.flatnonzero(drawing.any(1)).max() == 12
     assert np.array_equal(inked(window.locator("#pad").evaluate(DARK))[:6], drawing[:6] > 0)
     tiles = window.locator("#tiles canvas").all()
     assert len(tiles) == COUNT
@@ -509,7 +509,7 @@ def test_what_is_drawn_with_the_mouse_stays_and_is_continued_each_time_anew(visi
     again = results(window)
     assert all(np.array_equal(shown[:rows], drawing[:rows]) for shown in (*first, *again))
     assert len({shown.tobytes() for shown in (*first, *again)}) > 6
-    assert "13 rows given: " in window.inner_text("#surprise")
+    assert "12 rows given: " in window.inner_text("#surprise")
 
 
 def test_fingers_draw_and_do_not_scroll(visit):
@@ -527,8 +527,8 @@ def test_fingers_draw_and_do_not_scroll(visit):
     assert drawn(window).any() and not window.evaluate("pixelRNN.state.busy || pixelRNN.state.results")
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     shown, drawing = results(window), drawn(window)
-    assert 20 < drawing.sum() < 200 and given(window) == 13 and window.evaluate("scrollY") == before
-    assert all(np.array_equal(one[:13], drawing[:13]) for one in shown)
+    assert 20 < drawing.sum() < 200 and given(window) == 12 and window.evaluate("scrollY") == before
+    assert all(np.array_equal(one[:12], drawing[:12]) for one in shown)
 
 
 @both
@@ -811,7 +811,7 @@ def test_a_new_stroke_ends_the_sampling_before_it(visit):
     assert window.evaluate(after) == [None, 2]
     window.evaluate("() => { pixelRNN.proceed(1); }")  # not waited for
     draw_with_mouse(window)
-    assert all(np.array_equal(one[:13], drawn(window)[:13]) for one in results(window))
+    assert all(np.array_equal(one[:12], drawn(window)[:12]) for one in results(window))
 
 
 def test_with_reduced_motion_all_rows_appear_at_once(visit):
@@ -854,7 +854,7 @@ def test_on_the_first_visit_a_stroke_draws_itself_and_is_finished(visit, engine)
     window = visit(first=True, script=seen, **moving)
     shown, bow = results(window), python_drawing("bow")
     assert np.array_equal(drawn(window), bow) and window.evaluate("grown.size") > 3  # it has grown
-    assert all(np.array_equal(one[:11], bow[:11]) for one in shown) and given(window) == 11
+    assert all(np.array_equal(one[:10], bow[:10]) for one in shown) and given(window) == 10
     assert "Now draw your own." in window.inner_text("#status")
     assert window.evaluate("location.hash") == "" and window.locator("#undo").is_disabled()
     draw_with_mouse(window, [(5, 3), (5, 8)])  # which takes the place of what was shown
@@ -994,7 +994,7 @@ def test_a_link_holds_the_drawing_and_shows_the_same_continuations(visit):
     fragment = window.evaluate("location.hash")
     other = visit(fragment)
     assert np.array_equal(results(other), shown) and np.array_equal(drawn(other), drawn(window))
-    assert other.evaluate("[pixelRNN.state.given, pixelRNN.state.temperature]") == [13, 0.8]
+    assert other.evaluate("[pixelRNN.state.given, pixelRNN.state.temperature]") == [12, 0.8]
     other.evaluate(f"location.hash = '{link('digits', BAR, 9)}'")  # a link that is put in
     other.wait_for_function("pixelRNN.state.name === 'digits' && pixelRNN.state.results")
     assert np.array_equal(drawn(other), BAR) and other.locator("[value=digits]").is_checked()

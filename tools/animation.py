@@ -27,7 +27,7 @@ from support import checks, files
 OUT = ROOT / "labnotes" / "draw.png"
 ANGLES = range(200, 341, 20)  # of a bow
 STROKE = [(14 + 5.5 * math.cos(math.radians(a)), 11 + 5.5 * math.sin(math.radians(a))) for a in ANGLES]  # columns, rows
-SEED, TEMPERATURE = 24, 0.7
+SEED, TEMPERATURE = 32, 0.7
 SIZE = {"width": 1000, "height": 640}
 FINISHED, EACH, PAUSE = 2500, 110, 1500  # milliseconds for which a frame stays: the first, others, the last
 LEFT_OUT = ".aside, .bar, #examples, #status, #tiles span { display: none !important }"

@@ -259,7 +259,7 @@ def main(words=None):
     parser.add_argument("names", nargs="*", help="letters, digits (default: both)")
     parser.add_argument("--updates", type=int, default=1500, help="of the judge")
     parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument("--fewer", type=int, default=0, help="rows with ink that are not given")
+    parser.add_argument("--fewer", type=int, default=1, help="rows with ink that are not given")
     parser.add_argument("--mnist", help="a path, or 'download' (default: the environment variable PIXELRNN_MNIST)")
     parser.add_argument("--store", action="store_true", help=f"keep the table in {TABLE.relative_to(ROOT)}")
     chosen = parser.parse_args(words)

@@ -24,8 +24,8 @@ export function pointOf(canvas, event) {
 }
 
 // Makes a canvas a drawing pad. It asks `picture()` for the picture that it changes, and `pen()` for the width (0: an
-// eraser), and calls before() ahead of a change, changed() after each, lifted() when the pen is lifted, moving(pixel) when
-// the keyboard's place changes (null: it has left), and enter().
+// eraser), and calls before() ahead of a change, changed() after each, changed(true) after one by the keyboard, lifted()
+// when the pen is lifted, moving(pixel) when the keyboard's place changes (null: it has left), and enter().
 export function makePad(canvas, { picture, pen, before, changed, lifted, moving, enter }) {
   let pointer = null; // the one that draws: a second finger does not
   let last = null;
@@ -83,6 +83,6 @@ export function makePad(canvas, { picture, pen, before, changed, lifted, moving,
   function set(value) {
     before();
     picture()[cursor] = value;
-    changed();
+    changed(true);
   }
 }

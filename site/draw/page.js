@@ -4,7 +4,7 @@ import { readBits } from "./bits.js";
 import { COUNT } from "./crew.js";
 import { clearTile, finish, makeTiles, paintTile } from "./finish.js";
 import { paintDrawing } from "./paint.js";
-import { rowsWithInk, SIZE } from "./picture.js";
+import { rowsGiven, rowsWithInk, SIZE } from "./picture.js";
 import { newSeed } from "./random.js";
 import { toFragment } from "./share.js";
 import { earlier, keepEarlier, remember, state } from "./state.js";
@@ -51,10 +51,11 @@ function enable(id, can) {
   if (has && !can) at("pad").focus({ preventScroll: true });
 }
 
-export function changed() {
+// whole: also the last row of the drawing is meant as it is, as with the keyboard, whose pen has no round end.
+export function changed(whole = false) {
   keepEarlier();
   outdated();
-  state.given = rowsWithInk(state.picture);
+  state.given = whole ? rowsWithInk(state.picture) : rowsGiven(state.picture);
   say("status", "Lift the pen, or press Enter, for new continuations.");
   paintSoon();
 }

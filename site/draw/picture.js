@@ -13,6 +13,13 @@ export function rowsWithInk(picture) {
   return Math.floor(picture.lastIndexOf(1) / SIZE) + 1;
 }
 
+// How many rows of a drawing are given: those with ink but the last, which holds the round end of the pen. A network takes
+// such an end for the end of a line.
+export function rowsGiven(picture) {
+  const rows = rowsWithInk(picture);
+  return rows > 1 ? rows - 1 : rows;
+}
+
 // A round pen at (x, y), in pixels from the corner; width in pixels. Returns nothing; changes the picture.
 function dot(picture, x, y, width, value) {
   const radius = Math.max(width, 1) / 2;
