@@ -267,7 +267,7 @@ def test_a_picture_of_one_colour_is_one_too(shade, tmp_path, monkeypatch, capsys
         ("09", "FEW", 0, 8),
         ("10", "STEPS", 0, 1),
         ("10", "SEEDS", [], "at least one"),
-        ("10", "RATES", {"PixelCNN": 0.01, "attention": 0, "LSTM": 0.02}, "above 0"),
+        ("10", "RATES", {"PixelCNN": 0.01, "attention": 0, "LSTM": 0.01}, "above 0"),
     ],
 )
 def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name, value, smallest, monkeypatch, capsys):

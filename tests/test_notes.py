@@ -89,7 +89,7 @@ def test_the_readme_is_short_and_its_first_notebook_near():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     before = re.split(r"\]\(notebooks/", readme)[0]
     assert words_of(readme) <= 900 and words_of(before) <= 200
-    assert len(re.findall(r"(?m)^!\[", readme)) == 1
+    assert len(re.findall(r"(?m)^\[!\[", readme)) == 1  # which leads to the page
 
 
 def test_the_numbers_of_the_readme_are_those_of_the_stored_runs():

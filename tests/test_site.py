@@ -136,6 +136,7 @@ def test_the_front_page_shows_the_picture_of_each_note(pages):
     shown = {picture["src"] for picture in pages["index.html"].all("img")}
     stored = {f"_images/{path.stem[:2]}.png" for path in NOTES}
     assert len(stored) > 8 and stored | {"_images/draw.png"} <= shown
+    assert pages["index.html"].all("a").count({"href": "draw/index.html"}) == 2  # README's own picture leads there, too
 
 
 def test_a_page_leads_to_the_next_and_the_one_before(pages):

@@ -131,7 +131,8 @@ def front_page(readme, root):
     head, heading, rest = above.partition("\n## ")
     drawing = '\n<p class="draw"><a href="draw/index.html">Draw something, and a model finishes it</a></p>\n'
     if (root / "site" / "draw").is_dir():
-        head = re.sub(r"(?m)^!\[.*\]\(labnotes/draw\.png\)$", r'<a href="draw/index.html">\g<0></a>', head) + drawing
+        picture = r"(?m)^\[?(!\[.*\]\(labnotes/draw\.png\))(\]\(.*\))?$"
+        head = re.sub(picture, r'<a href="draw/index.html">\1</a>', head) + drawing
     return "".join([head, heading, rest, cards, below, "\n"])
 
 
