@@ -115,6 +115,16 @@ def test_where_no_browser_is_the_tool_says_what_to_install(monkeypatch):
         builder.main(["--browser"])
 
 
+def test_one_browser_is_enough_and_what_to_install_for_the_other_is_told(monkeypatch, capsys):
+    here = {"chromium": "/somewhere/chromium"}
+    monkeypatch.setattr(builder.shutil, "which", here.get)
+    monkeypatch.setattr(builder.os.path, "exists", lambda path: False)
+    builder.main(["--browser"])
+    assert re.search(
+        r"(?s)/somewhere/chromium\nNo Firefox is installed.*apt install firefox-esr", capsys.readouterr().out
+    )
+
+
 # --- A browser --------------------------------------------------------------------------------------------------------
 
 

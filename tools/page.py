@@ -173,6 +173,20 @@ def browser(name="chromium"):
     raise checks.LabError(f"No {name.title()} is installed, in which the page is tested. Install one: {advice}.")
 
 
+def print_browsers():
+    """The path of each browser, or what to install for it. LabError where there is none at all."""
+    missing = []
+    for name in BROWSERS:
+        try:
+            print(browser(name))
+        except checks.LabError as error:
+            missing.append(str(error))
+    if len(missing) == len(BROWSERS):
+        raise checks.LabError("\n".join(missing))
+    for advice in missing:
+        print(advice)
+
+
 TASKS = """window.tasks = [];
     new PerformanceObserver((list) => list.getEntries().forEach((entry) => tasks.push(entry.duration)))
         .observe({ type: "longtask", buffered: true });"""
@@ -221,7 +235,7 @@ def main(words=None):
     chosen = parser.parse_args(words)
     try:
         if chosen.browser:
-            print(*map(browser, BROWSERS), sep="\n")
+            print_browsers()
         elif chosen.measure:
             measure()
         else:
