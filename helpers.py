@@ -457,11 +457,12 @@ def train(
     learning_rate=0.01,
     weight_decay=0.0,
     clip=1.0,
-    noise=0.0,
+    context=None,
     bfloat16=False,
     probe=None,
     probe_at=(),
     checkpoint=None,
+    clock=None,
 ):
     """Minimise `model.loss(sequences)` for a number of `steps` (updates) or a budget of `seconds`.
 
@@ -472,13 +473,14 @@ def train(
         to Adam. The learning rate falls to 0 along half a cosine, so that the last weights have settled.
     weight_decay: the share of a weight, times the learning rate, that is taken off it at each step (as in AdamW; with
         "muon" off matrices only). clip: the longest the gradient may be; it is shortened to this norm.
-    noise: the probability with which each value that predictions are conditioned on (not the values to predict) is
-        turned into its opposite, 1 - value, anew at each step.
+    context: called on each batch, gives what predictions are conditioned on, where that is not the batch itself:
+        flipped(0.1) damages it, torch.bernoulli turns grey values, which are then predicted, into bits.
     bfloat16: multiply matrices with 8 bits of precision (torch.autocast), Muon's too; weights and loss keep theirs.
         Where there are no instructions for it (`has_bfloat16`), a warning, and float32.
     probe: called as probe(model) once each number of `probe_at` (steps, or seconds where the budget is in seconds) is
         reached; returns a dict of measurements. Its time is not counted.
     checkpoint: a checkpoints.Checkpoint, kept now and then; where there is one already, training goes on from it.
+    clock: what seconds are counted by, if not the time that passes: time.process_time counts this process's work alone.
     Sequences are moved to the model's device. Within `several_processes` each takes a part of every batch; call it in
     all of them with the same arguments. Loss, gradients, seconds and an interrupt are common to all.
     An interrupt (Ctrl-C, or the stop button) returns what was trained so far, with `history.interrupted` set, to a
@@ -489,9 +491,9 @@ def train(
         raise LabError("Give train a number of steps or a budget of seconds, one of them.")
     budget = whole("steps", steps) if seconds is None else number("seconds", seconds, above=True)
     if sequences is not None:  # a model of the reader's own may need none, or other numbers; ours check what they read
-        check_tensor(sequences, floating=prepare is None and noise != 0)
+        check_tensor(sequences, floating=prepare is None and context is not None)
     learning_rate = number("learning_rate", learning_rate, above=True)
-    weight_decay, noise = number("weight_decay", weight_decay), number("noise", noise, most=1)
+    weight_decay = number("weight_decay", weight_decay)
     clip = math.inf if clip is None else number("clip", clip, above=True)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     if not weights:
@@ -501,7 +503,7 @@ def train(
         raise LabError(
             f"A batch of {batch_size} cannot be taken from {len(sequences)} sequences. Choose a smaller one."
         )
-    device = weights[0].device
+    device, clock = weights[0].device, clock or time.perf_counter
     checkpoint = checkpoint or checkpoints.NoCheckpoint()
     processes = devices.Processes(model, device, notes=checkpoint.path is not None)
     autocast = devices.autocast(device, bfloat16)
@@ -531,7 +533,7 @@ def train(
             for step in bar:
                 checkpoint.mark()
                 processes.begin_update()
-                started = time.perf_counter()
+                started = clock()
                 batch = next(batches)
                 batch = batch if prepare is None else prepare(batch)
                 model.train()
@@ -539,9 +541,9 @@ def train(
                     part.zero_grad()
                     for group in part.param_groups:
                         group["lr"] = learning_rate * (1 + math.cos(math.pi * done() / budget)) / 2
-                context = [torch.where(torch.rand_like(batch) < noise, 1 - batch, batch)] if noise else []
+                given = [] if context is None else [context(batch)]
                 with autocast(), processes.own_chance(step):
-                    loss = model.loss(processes.share(batch), *map(processes.share, context))
+                    loss = model.loss(processes.share(batch), *map(processes.share, given))
                 loss.backward()
                 loss = processes.mean(loss, weights).item()
                 norm = nn.utils.clip_grad_norm_(weights, clip)
@@ -554,7 +556,7 @@ def train(
                 with autocast():  # Muon's matrix products; Adam has none
                     for part in optimizers:
                         part.step()
-                history.seconds.append(processes.rank_0_says(sum(history.seconds[-1:]) + time.perf_counter() - started))
+                history.seconds.append(processes.rank_0_says(sum(history.seconds[-1:]) + clock() - started))
                 history.loss.append(loss)
                 look()
                 checkpoint.keep()
@@ -565,6 +567,12 @@ def train(
     finally:
         model.eval()
     return history
+
+
+def flipped(probability):
+    """For `train`'s context: a batch in which each value is its opposite, 1 - value, with this probability."""
+    probability = number("probability", probability, most=1)
+    return lambda batch: torch.where(torch.rand_like(batch) < probability, 1 - batch, batch)
 
 
 @torch.no_grad()

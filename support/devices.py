@@ -7,12 +7,14 @@ import multiprocessing.connection
 import multiprocessing.resource_tracker
 import os
 import pickle
+import platform
 import re
 import signal
 import sys
 import threading
 import traceback
 import warnings
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -32,10 +34,11 @@ if "OMP_NUM_THREADS" not in os.environ:
 torch.set_flush_denormal(True)
 
 
-def use_all_cores():
-    """As many threads as this process may use, for large matrices; OMP_NUM_THREADS, where it is set, still decides."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+def processor():
+    """The processor's name, as far as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else []
+    return names[0] if names else platform.processor()
 
 
 def choose_device(name="auto"):

@@ -9,7 +9,8 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose updates of matrices are orthogonalised, so that they move all directions alike.
 
     The nearest orthogonal matrix is approached by five steps of a Newton-Schulz iteration, and the update scaled to
-    the size of one of Adam's, so that one learning rate serves both. In float32: torch.optim.Muon iterates in bfloat16,
+    the size of one of Adam's, so that one learning rate serves both. A convolution's weights are a matrix of its
+    outputs by all that one of them sees. In float32: torch.optim.Muon iterates in bfloat16,
     which takes several times as long on a processor without instructions for it.
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the scale: Liu et al., "Muon
     is scalable for LLM training", 2025 (arXiv 2502.16982).
@@ -26,9 +27,9 @@ class Muon(torch.optim.Optimizer):
             for matrix in (matrix for matrix in group["params"] if matrix.grad is not None):
                 mean = self.state[matrix].setdefault("mean", torch.zeros_like(matrix))
                 mean.lerp_(matrix.grad, 1 - self.MOMENTUM)
-                update = self.orthogonal(matrix.grad.lerp(mean, self.MOMENTUM))
+                update = self.orthogonal(matrix.grad.lerp(mean, self.MOMENTUM).flatten(1))
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(matrix.shape)))
+                matrix.add_(update.view_as(matrix), alpha=-group["lr"] * 0.2 * math.sqrt(max(update.shape)))
 
     def orthogonal(self, x):
         """A matrix of the same shape and directions, whose singular values are all about 1."""
@@ -45,6 +46,6 @@ class Muon(torch.optim.Optimizer):
 def make_optimizers(weights, name, learning_rate, weight_decay):
     if name == "adam":
         return [torch.optim.AdamW(weights, lr=learning_rate, weight_decay=weight_decay, fused=True)]
-    matrices, vectors = [w for w in weights if w.ndim == 2], [w for w in weights if w.ndim != 2]
+    matrices, vectors = [w for w in weights if w.ndim > 1], [w for w in weights if w.ndim < 2]
     parts = [Muon(matrices, learning_rate, weight_decay)] if matrices else []
     return parts + ([torch.optim.Adam(vectors, lr=learning_rate, fused=True)] if vectors else [])

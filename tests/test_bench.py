@@ -1,6 +1,7 @@
 """`make bench`, on a small MNIST: what is stored says how it was made, and nothing is lost or passed off."""
 
 import json
+import time
 from types import SimpleNamespace
 
 import bench
@@ -51,6 +52,37 @@ def test_stores_protocol_and_a_row_for_each_look(place):
         own = table["seed"] == seed
         assert table["seconds"][own][-1] >= 0.5 and (np.diff(table["updates"][own]) > 0).all()
         assert table["nats"][own][-1] < 28 * 28 * np.log(2)  # an untrained model's
+
+
+def test_stores_the_nats_of_each_picture_and_of_five_binarisations_of_some(place, monkeypatch):
+    images = np.random.default_rng(0).integers(1, 254, (20, 28, 28), np.uint8)
+    np.savez(place / "mnist.npz", **{**np.load(place / "mnist.npz"), "test_images": images})
+    monkeypatch.setattr(bench, "SEVERAL", 8)
+    bench.main([*SMALL, "--seeds", "1", "2"])
+    path = place / "build" / "mnist_joint_4-units_dynamic_0.5s.csv"
+    _, table = stored_curves.load_benchmark(path)
+    with np.load(path.with_suffix(".npz")) as held:
+        pictures, of_each, count = (held[name] for name in ("pictures", "binarisations", "binarised pictures"))
+    assert pictures.shape == (2, 20) and of_each.shape == (2, 5) and count == 8
+    np.testing.assert_allclose(pictures[:, :8].mean(1), of_each[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(
+        pictures.mean(1), [table["nats"][table["seed"] == seed][-1] for seed in (1, 2)], atol=1e-3
+    )
+    assert (of_each.std(1) > 0).all() and (pictures.std(1) > 0).all()
+
+
+def test_seconds_are_those_that_the_core_worked(place, monkeypatch):
+    """What runs beside takes no time of a training: here the process sleeps at each update."""
+    loss, slept = helpers.SequenceModel.loss, []
+
+    def sleeping(*arguments):
+        time.sleep(0.05)
+        slept.append(0.05)
+        return loss(*arguments)
+
+    monkeypatch.setattr(helpers.SequenceModel, "loss", sleeping)
+    bench.main(["--data", "digits", "--seconds", "0.3", "--units", "4", "--model", "joint", "--device", "cpu"])
+    assert sum(slept) > 0.6  # far more than the budget
 
 
 def test_nats_of_training_images_are_of_those(place):

@@ -52,7 +52,7 @@ def trained(path=None, model="dropout", before=lambda number: None, every=0.0, *
         return loss(*arguments)
 
     model.loss = noted
-    settings = {"steps": STEPS, "batch_size": 4, "noise": 0.1, "probe_at": (0, 2, 7), **settings}
+    settings = {"steps": STEPS, "batch_size": 4, "context": helpers.flipped(0.1), "probe_at": (0, 2, 7), **settings}
     kept = None if path is None else checkpoints.Checkpoint(path, {"run": "a"}, every)
     history = helpers.train(
         model,
@@ -284,6 +284,7 @@ def place(tmp_path, monkeypatch):
     checkpoints are written after each."""
     now = itertools.count()
     monkeypatch.setattr(helpers, "time", SimpleNamespace(perf_counter=lambda: next(now) / 100))
+    monkeypatch.setattr(bench, "clock_of", lambda device: helpers.time.perf_counter)
     monkeypatch.setattr(files, "DATA", tmp_path / "data")
     monkeypatch.setattr(bench, "ROOT", tmp_path)
     monkeypatch.setattr(train_weights, "BUILD", tmp_path / "build")
@@ -389,6 +390,7 @@ def test_the_benchmark_looks_where_it_will_write_first(place, losses):
 def few(place, monkeypatch):
     pictures = (torch.arange(300 * 28 * 28).reshape(300, 28, 28) % 7 == 0).float()
     monkeypatch.setattr(train_weights, "pictures", lambda name, mnist=None: [pictures, pictures[:7], pictures[:5]])
+    monkeypatch.setattr(train_weights, "trusted", lambda *words: {})  # which is of all pictures
     return place
 
 

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import helpers
-from pixelrnn.coding import classical_codes, codec, command_line, file_format, fixed_point
-from pixelrnn.data import datasets
+from pixelrnn.coding import classical_codes, codec, command_line, file_format, fixed_point, trained_codes
+from pixelrnn.data import datasets, letters
 from pixelrnn.models import configs, ensemble, orders, saving, weights
 from support import checks, files
 
@@ -555,7 +555,8 @@ def test_a_python_without_the_packages_says_which_has_them(tmp_path):
 @pytest.fixture
 def few(monkeypatch):
     """tools/compare_codes.py on the first pictures of its data."""
-    images = compare_codes.pictures("letters")[:3]
+    images, few = compare_codes.pictures("letters")[:3], letters.load_letters().training[:2000]
+    monkeypatch.setattr(compare_codes, "training", lambda name, mnist: [few])
     monkeypatch.setattr(compare_codes, "pictures", lambda name, mnist=None: images)
     return images
 
@@ -570,6 +571,8 @@ def test_codes_are_measured_and_stored(few, monkeypatch, tmp_path):
         for name in classical_codes.NAMES
         if name in classical_codes.OF_PICTURES or name in classical_codes.OF_BYTES
     ]
+    names += [f"template of {pixels} pixels" for pixels in trained_codes.TEMPLATES]
+    names += ["zstd with a dictionary"] * trained_codes.Zstd.there
     assert [name for (name,) in labelled] == names and protocol["pictures"] == 3
     assert (numbers[:, :2] > 8).all()
 
@@ -593,6 +596,55 @@ def test_a_mosaic_holds_all_pictures_in_their_order():
     assert (whole[4:, 3:] == 0).all()
 
 
+@pytest.fixture(scope="module")
+def seen():
+    """Letters that a code learns from, and as many that it has not seen."""
+    parts = letters.load_letters()
+    return parts.training[::40], parts.validation[::3]
+
+
+@pytest.mark.parametrize("pixels", trained_codes.TEMPLATES)
+def test_a_context_template_gives_back_what_it_codes_in_the_bits_it_promises(seen, pixels):
+    training, other = seen
+    code = trained_codes.ContextTemplate(pixels).learn(training)
+    few = other[:4]
+    np.testing.assert_array_equal(code.decode(code.encode(few), few.shape), few)
+    data = code.encode(other)
+    assert 8 * len(data) == pytest.approx(code.bits(other).sum(), rel=2e-3, abs=64)
+    untaught = trained_codes.ContextTemplate(pixels)
+    assert code.bits(other).mean() < 0.25 * untaught.bits(other).mean() == pytest.approx(0.25 * 784)
+
+
+@pytest.mark.parametrize("pixels", trained_codes.TEMPLATES)
+def test_a_context_template_depends_on_nothing_that_comes_later(pixels):
+    rng = np.random.default_rng(0)
+    code = trained_codes.ContextTemplate(pixels).learn(rng.integers(0, 2, (50, 28, 28), np.uint8))
+    assert len(set(code.template)) == pixels and all(up > 0 or right < 0 for up, right in code.template)
+    picture = rng.integers(0, 2, (1, 28, 28), np.uint8)
+    before = code.chances(picture)
+    picture[0, 14, 5] ^= 1
+    changed = (code.chances(picture) != before)[0]
+    assert changed.any() and not changed[:14].any() and not changed[14, :6].any()
+
+
+def test_counts_of_a_template_are_those_of_all_pictures(seen):
+    training, _ = seen
+    whole, parts = trained_codes.ContextTemplate(10).learn(training), trained_codes.ContextTemplate(10)
+    for part in np.array_split(training, 3):
+        parts.learn(part)
+    np.testing.assert_allclose(whole.counts, parts.counts)
+    assert whole.counts.sum() == pytest.approx(training.size + 2 * 2**10 * trained_codes.AHEAD)
+
+
+@pytest.mark.skipif(not trained_codes.Zstd.there, reason="zstd is not installed")
+def test_zstd_gives_back_what_it_codes_and_its_dictionary_helps(seen):
+    training, other = seen
+    code = trained_codes.Zstd().learn(training)
+    data = code.encode(other[:1])
+    np.testing.assert_array_equal(code.decode(data, other[:1].shape), other[:1])
+    assert len(code.data) > 1000 and len(data) < len(classical_codes.encode("gzip", other[0]))
+
+
 def test_the_camera_is_cut_into_its_tiles():
     tiles, picture = datasets.camera_tiles(), helpers.binarize(helpers.load_picture("camera", gray=True))[..., 0]
     assert tiles.shape == (324, 28, 28)
@@ -603,7 +655,7 @@ def test_the_camera_is_cut_into_its_tiles():
 def test_stored_tables_are_of_the_stored_weights(name):
     protocol, _, labelled, numbers = files.read_table(files.DATA / "compression" / f"{name}.csv", labels=1)
     assert protocol["weights"] == {one: weights.load(one)[1]["sha256"][:16] for one in weights.NAMES}
-    assert protocol["pictures"] == {"digits": 10_000, "camera": 324}.get(name, 1902)
+    assert protocol["pictures"] == {"digits": 10_000, "camera": 324}.get(name, 1188)
     assert set(classical_codes.NAMES) < {code for (code,) in labelled}
     own = numbers[[code for (code,) in labelled].index("weights of digits")]
     promised = protocol["promised"]["digits"]["best order"]
@@ -618,7 +670,8 @@ def test_what_is_written_of_the_codes_is_what_is_stored():
         for name, (_, _, labelled, numbers) in stored.items()
     }
     note = (ROOT / "labnotes" / "appendix.md").read_text(encoding="utf-8")
-    for code in ("ours", *classical_codes.NAMES):
+    taught = [*(f"template of {pixels} pixels" for pixels in trained_codes.TEMPLATES), "zstd with a dictionary"]
+    for code in ("ours", *classical_codes.NAMES, *taught):
         cells = [bits[name][f"weights of {name}" if code == "ours" else code] for name in ("letters", "digits")]
         row = " | ".join(f"{row[1]:.1f} | {row[0]:.1f}" for row in cells)
         assert f"| {code} | {row} |" in note
@@ -626,3 +679,4 @@ def test_what_is_written_of_the_codes_is_what_is_stored():
     assert f"**{bits['digits']['weights of digits'][1]:.1f} bits**" in readme
     best = min(bits["digits"][code][1] for code in classical_codes.NAMES)
     assert best == bits["digits"]["JBIG1"][1] and f"JBIG1, takes {best:.1f} " in readme
+    assert f"with the same digits {min(bits['digits'][code][1] for code in taught):.1f}." in readme

@@ -1060,3 +1060,49 @@ def test_too_few_images_for_validation(tmp_path, no_setting):
     np.savez(tmp_path / "mnist.npz", train_images=TRAINING_IMAGES, test_images=TEST_IMAGES)
     with pytest.raises(checks.LabError, match="60,000 training images, not 5"):
         datasets.binarized_mnist(tmp_path / "mnist.npz")
+
+
+def test_several_binarisations_of_the_test_images_differ_and_the_first_is_the_one_of_all_results(tmp_path):
+    images = np.random.default_rng(0).integers(1, 255, (10_002, 28, 28), np.uint8)
+    np.savez(tmp_path / "mnist.npz", train_images=images, test_images=images[:40])
+    with pytest.warns(UserWarning, match="not MNIST's"):
+        tests = datasets.binarized_tests(tmp_path / "mnist.npz", 3)
+        assert torch.equal(tests[0], datasets.binarized_mnist(tmp_path / "mnist.npz")[2])
+    assert tests.shape == (3, 40, 28, 28) and set(tests.unique().tolist()) == {0, 1}
+    assert not torch.equal(tests[1], tests[0]) and not torch.equal(tests[1], tests[2])
+    grey = torch.tensor(images[:40]) / 255
+    assert abs(float((tests.mean(0) - grey).mean())) < 0.01
+
+
+@pytest.fixture
+def static_files(tmp_path):
+    """The public files of the static binarisation, small: path of the folder, bits of each part."""
+    rng, bits = np.random.default_rng(0), []
+    for name, count in zip(datasets.STATIC_FILES, (5, 3, 2), strict=True):
+        bits.append(rng.integers(0, 2, (count, 784)))
+        np.savetxt(tmp_path / name, bits[-1], fmt="%d")
+    return tmp_path, bits
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["unix", "windows"])
+def test_the_public_static_files_are_used_where_they_are(static_files, monkeypatch, end):
+    folder, bits = static_files
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes().replace(b"\n", end.encode()))
+    monkeypatch.setenv("PIXELRNN_MNIST", str(folder))
+    for parts in (datasets.binarized_mnist(static=True), datasets.binarized_mnist(folder, static=True)):
+        for part, own in zip(parts, bits, strict=True):
+            assert part.dtype == torch.float32 and part.flatten(1).tolist() == own.tolist()
+    with pytest.raises(checks.LabError, match="There is no file"):
+        datasets.binarized_mnist(folder)  # which are no grey images
+
+
+@pytest.mark.parametrize("damage", [b"", b"0 1 2", b"0 1", b"0 1 x"], ids=str)
+def test_static_files_that_are_something_else_are_told(static_files, damage):
+    folder, _ = static_files
+    (folder / datasets.STATIC_FILES[1]).write_bytes(damage)
+    with pytest.raises(checks.LabError, match=r"784 times 0 or 1.*binarized_mnist_train.amat"):
+        datasets.binarized_mnist(folder, static=True)
+    (folder / datasets.STATIC_FILES[1]).unlink()
+    with pytest.raises(checks.LabError, match=r"no file .*valid.amat.*The three files"):
+        datasets.binarized_mnist(folder, static=True)

@@ -39,7 +39,9 @@ SEQUENCES = (torch.rand(8, 4, 4, generator=torch.Generator().manual_seed(0)) < 0
 
 def use(model):
     """Everything that is done with a model; returns the results that are numpy arrays."""
-    helpers.train(model, SEQUENCES, steps=2, batch_size=4, prepare=torch.bernoulli, noise=0.1, probe_at=[0, 2])
+    helpers.train(
+        model, SEQUENCES, steps=2, batch_size=4, prepare=torch.bernoulli, context=helpers.flipped(0.1), probe_at=[0, 2]
+    )
     temperature = 0.0 if model.distribution == "regression" else 1.0
     helpers.sample(model, 4, batch=2, temperature=temperature)
     helpers.sample(model, 4, SEQUENCES[:, :2], temperature=temperature)
@@ -216,7 +218,7 @@ def test_a_training_that_was_stopped_goes_on_there(name, tmp_path):
         torch.manual_seed(0)
         model = helpers.GenModel(4, 8, dropout=0.5).to(name)
         kept = path and checkpoints.Checkpoint(path, {}, every=0.0)
-        settings = {"batch_size": 4, "prepare": torch.bernoulli, "noise": 0.1, "optimizer": "muon"}
+        settings = {"batch_size": 4, "prepare": torch.bernoulli, "context": helpers.flipped(0.1), "optimizer": "muon"}
         settings |= {"checkpoint": kept, "probe": stop(steps), "probe_at": [steps]}
         history = helpers.train(model, SEQUENCES, steps=8, **settings)
         return np.concatenate([history.loss, *(weight.detach().cpu().ravel() for weight in model.parameters())])

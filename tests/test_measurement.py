@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import helpers
-from pixelrnn.evidence import results, stored_curves
+from pixelrnn.evidence import errors, results, stored_curves
 from support import checks, display
 
 WIDTH, STEPS, WINDOW = 2, 6, 3  # as in conftest.py
@@ -655,3 +655,42 @@ def test_floating_point_sequences_of_any_precision_are_taken(build, draw, dtype)
 )
 def test_a_range_of_numbers_as_text(text, expected):
     assert text == expected
+
+
+# Errors
+
+
+def test_a_standard_error_is_how_much_means_of_other_samples_differ():
+    rng = np.random.default_rng(0)
+    samples = rng.exponential(size=(2000, 50))
+    mean_error = np.mean([errors.standard_error(sample) for sample in samples])
+    assert mean_error == pytest.approx(samples.mean(1).std(), rel=0.05)
+    assert errors.standard_error(samples[0]) == pytest.approx(samples[0].std(ddof=1) / 50**0.5)
+
+
+def test_values_of_one_cluster_count_as_the_one_sample_they_are():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=30)
+    again, names = np.repeat(values, 4), np.repeat([f"letter {number}" for number in range(30)], 4)
+    assert errors.standard_error(again, names) == pytest.approx(errors.standard_error(values))
+    assert errors.standard_error(again) < 0.6 * errors.standard_error(again, names)
+    mixed = rng.permutation(120)
+    assert errors.standard_error(again[mixed], names[mixed]) == pytest.approx(errors.standard_error(values))
+
+
+def test_models_measured_on_the_same_pictures_are_compared_picture_by_picture():
+    rng = np.random.default_rng(0)
+    hard = rng.normal(80, 20, 1000)
+    first, second = (hard + by + rng.normal(0, 1, 1000) for by in (0.2, 0.0))
+    apart, error = errors.difference(first, second)
+    assert apart == pytest.approx(first.mean() - second.mean()) and abs(apart - 0.2) < 3 * error
+    assert error < 0.1 * errors.standard_error(first)
+
+
+@pytest.mark.parametrize(
+    ("values", "clusters"),
+    [([], None), ([1.0], None), ([1.0, 2.0], ["a", "a"]), ([1.0, 2.0], ["a"]), ([[1.0, 2.0]], None)],
+)
+def test_what_has_no_standard_error_is_told(values, clusters):
+    with pytest.raises(checks.LabError, match="two values or more"):
+        errors.standard_error(values, clusters)

@@ -46,7 +46,7 @@ def trained(rank=0, **settings):
         steps=5,
         batch_size=4,
         prepare=torch.bernoulli,
-        noise=0.1,
+        context=helpers.flipped(0.1),
         optimizer="muon",
         probe=lambda _: {"drawn": torch.rand(1 + 2 * rank)[0].item()},
         probe_at=(2, 4),
@@ -112,7 +112,7 @@ def agreeing(folder):
     (folder / f"{rank}.json").write_text(json.dumps(results))
     if rank:
         bench.store = saving.save_model = None  # not to be called
-    bench.main(["--data", "digits", "--seconds", "0.1", "--model", "joint-fast", "--members"])
+    bench.main(["--data", "digits", "--seconds", "0.1", "--model", "joint-long", "--members"])
 
     def fail(count):
         if rank == 1 and count == 2:
@@ -160,7 +160,13 @@ def killed(folder):
             return loss(*arguments)
 
         model.loss = noted
-        settings = {"steps": 6, "batch_size": 4, "prepare": torch.bernoulli, "noise": 0.1, "optimizer": "muon"}
+        settings = {
+            "steps": 6,
+            "batch_size": 4,
+            "prepare": torch.bernoulli,
+            "context": helpers.flipped(0.1),
+            "optimizer": "muon",
+        }
         kept = checkpoints.Checkpoint(path, {}, every=0.0)
         history = helpers.train(model, GREY, checkpoint=kept, **settings)
         results.append({"loss": history.loss, "weights": weights_of(model), "updates": len(counted)})
@@ -233,10 +239,15 @@ def test_the_benchmark_is_printed_and_stored_once_and_says_how_many_processes(ag
     _, end, folder = agreed
     printed = end.printed
     assert printed.count("said once") == 1
-    assert printed.count("joint-fast, seed 0") == 1 and printed.count("Stored in") == 1
-    path = folder / "build" / "digits_joint-fast_fixed_0.1s_member0.csv"
+    assert printed.count("joint-long, seed 0") == 1 and printed.count("Stored in") == 1
+    path = folder / "build" / "digits_joint-long_fixed_0.1s_member0.csv"
     kept = path.parent / "checkpoints"
-    assert set(path.parent.iterdir()) == {path, path.with_suffix(".safetensors"), kept} and not list(kept.iterdir())
+    assert set(path.parent.iterdir()) == {
+        path,
+        path.with_suffix(".safetensors"),
+        path.with_suffix(".npz"),
+        kept,
+    } and not list(kept.iterdir())
     protocol, _ = stored_curves.load_benchmark(path)
     assert (protocol["processes"], protocol["threads"], protocol["peak memory"]) == (2, 1, None)
     assert protocol["command"].startswith(

@@ -83,8 +83,8 @@ def test_it_learns_from_the_shift_where_a_picture_is():
     assert reached["conditioned"] < 0.2 and reached["not"] > 0.8 * -np.log(0.3 + 0.7 / 25)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.2])
-def test_shifts_are_as_often_and_as_far_as_is_said(monkeypatch, noise):
+@pytest.mark.parametrize("context", [None, helpers.flipped(0.2)], ids=["itself", "damaged"])
+def test_shifts_are_as_often_and_as_far_as_is_said(monkeypatch, context):
     """And what predictions are conditioned on moves with what is to be predicted."""
     drawn, moved = [], augmentation.shifted
 
@@ -94,8 +94,8 @@ def test_shifts_are_as_often_and_as_far_as_is_said(monkeypatch, noise):
 
     monkeypatch.setattr(augmentation, "shifted", spy)
     model, pictures = conditioned(most=3, input_size=9), torch.zeros(2000, 9, 9)
-    helpers.train(model, pictures, steps=1, noise=noise)
-    assert len(drawn) == 1 + (noise > 0) and torch.equal(drawn[0], drawn[-1])
+    helpers.train(model, pictures, steps=1, context=context)
+    assert len(drawn) == 1 + (context is not None) and torch.equal(drawn[0], drawn[-1])
     assert set(drawn[0].flatten().tolist()) == set(range(-3, 4))
     still = (drawn[0] == 0).all(1).float().mean().item()
     assert still == pytest.approx(augmentation.UNSHIFTED + (1 - augmentation.UNSHIFTED) / 49, abs=0.05)

@@ -49,7 +49,7 @@ def test_noise_in_training_helps_against_damage():
     for noise in (0.0, 0.2):
         torch.manual_seed(0)
         model = helpers.GenModel(sequences.shape[-1], 64, norm="layer")
-        helpers.train(model, sequences, steps=200, noise=noise)
+        helpers.train(model, sequences, steps=200, context=helpers.flipped(noise))
         flips = torch.rand(given[:, -1].shape, generator=torch.Generator().manual_seed(0)) < 0.45
         damaged = given.clone()
         damaged[:, -1] = torch.where(flips, 1 - given[:, -1], given[:, -1])

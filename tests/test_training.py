@@ -234,8 +234,7 @@ def test_bad_steps(steps):
 @pytest.mark.parametrize(
     "setting",
     [{"clip": value} for value in (-1, 0, "1", math.nan, True)]
-    + [{"weight_decay": value} for value in (-1, None, math.inf)]
-    + [{"noise": value} for value in ("0.1", None, True, 1.1, -0.1, math.nan)],
+    + [{"weight_decay": value} for value in (-1, None, math.inf)],
     ids=str,
 )
 def test_bad_settings_are_named(setting):
@@ -252,7 +251,7 @@ def test_without_a_clip_the_gradient_is_as_long_as_it_is():
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
 def test_numpy_numbers_are_numbers(kind):
-    settings = {"learning_rate": kind(1), "weight_decay": kind(0), "clip": kind(1), "noise": kind(0)}
+    settings = {"learning_rate": kind(1), "weight_decay": kind(0), "clip": kind(1)}
     assert len(helpers.train(Slope(), None, steps=np.int64(2), **settings).loss) == 2
 
 
@@ -319,7 +318,28 @@ def test_who_watches(monkeypatch, ipython, terminal, watched):
     assert devices.someone_watches() is watched
 
 
-# Noise on what the model is told
+# What predictions are conditioned on
+
+
+@pytest.mark.parametrize("value", ["0.1", None, True, 1.1, -0.1, math.nan], ids=str)
+def test_a_probability_to_be_flipped_that_is_none(value):
+    with pytest.raises(checks.LabError, match="probability must be a number"):
+        helpers.flipped(value)
+
+
+def test_grey_values_are_predicted_from_their_bits():
+    """The mean over binarisations of the loss of bits is that of grey values, with the same bits before each."""
+    torch.manual_seed(0)
+    model, grey = helpers.GenModel(3, 4, head="joint"), torch.rand(1, 2, 3)
+    bits = torch.tensor(list(itertools.product((0.0, 1.0), repeat=6))).unflatten(1, (2, 3))  # all 64
+    chances = torch.where(bits == 1, grey, 1 - grey).flatten(1).prod(1)
+    of_bits = sum(chance * model.loss(one[None]) for chance, one in zip(chances, bits, strict=True))
+    of_grey = sum(chance * model.loss(grey, one[None]) for chance, one in zip(chances, bits, strict=True))
+    assert of_bits.item() == pytest.approx(of_grey.item(), rel=1e-6)
+    given = []
+    model.loss = lambda sequences, context: given.append((sequences, context)) or model.head.out.bias.sum()
+    helpers.train(model, grey, steps=1, context=torch.bernoulli)
+    assert torch.equal(given[0][0], grey) and set(given[0][1].unique().tolist()) <= {0.0, 1.0}
 
 
 def test_noise_reaches_the_context_and_not_what_is_predicted():
@@ -330,7 +350,7 @@ def test_noise_reaches_the_context_and_not_what_is_predicted():
 
     model, sequences = Listener(), torch.rand(1, 200, 5)
     model.seen = []
-    helpers.train(model, sequences, steps=2, noise=0.3)
+    helpers.train(model, sequences, steps=2, context=helpers.flipped(0.3))
     for predicted, context in model.seen:
         assert torch.equal(predicted, sequences)
         changed = context != sequences
@@ -593,7 +613,7 @@ def test_sequences_that_are_no_tensor(kind):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
-@pytest.mark.parametrize("setting", [{}, {"noise": 0.1}, {"batch_size": 1}], ids=str)
+@pytest.mark.parametrize("setting", [{}, {"context": helpers.flipped(0.1)}, {"batch_size": 1}], ids=str)
 def test_sequences_of_other_numbers_than_floating_point(dtype, setting):
     model = small_model()
     before = model.head.weight.clone()
@@ -604,5 +624,6 @@ def test_sequences_of_other_numbers_than_floating_point(dtype, setting):
 
 def test_sequences_in_double_precision_and_bytes_that_are_prepared_are_taken():
     expected = helpers.train(small_model(), TINY, steps=2).loss
-    for sequences, setting in ((TINY.double(), {}), (TINY.byte(), {"prepare": torch.Tensor.float, "noise": 0})):
+    prepared = {"prepare": torch.Tensor.float, "context": helpers.flipped(0)}
+    for sequences, setting in ((TINY.double(), {}), (TINY.byte(), prepared)):
         assert helpers.train(small_model(), sequences, steps=2, **setting).loss == pytest.approx(expected)

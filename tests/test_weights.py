@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 import train_weights
 
 import helpers
-from pixelrnn.data import letters, strokes
+from pixelrnn.data import datasets, letters, strokes
 from pixelrnn.models import configs, orders, weights
 from support import checks
 
@@ -141,6 +142,8 @@ def few(tmp_path, monkeypatch):
         return [training, pictures[:7], pictures[:5]]
 
     monkeypatch.setattr(train_weights, "pictures", some)
+    monkeypatch.setattr(letters, "families", lambda: SimpleNamespace(test=list("abcde")))
+    monkeypatch.setattr(datasets, "binarized_tests", lambda mnist: pictures[:5].expand(5, -1, -1, -1))
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
 
     def networks(name, updates, mnist):
@@ -204,3 +207,13 @@ def test_the_leaderboard_tells_what_the_stored_weights_reach():
     assert f"{alone} nats per test image alone, **{digits['mixture']:.2f}** mixed" in text
     mean = np.mean(letters["orders"])
     assert f"{mean:.2f} nats per test letter in the mean of its orders, **{letters['mixture']:.2f}** mixed" in text
+
+
+@mixed
+def test_the_card_says_how_far_its_mean_can_be_trusted(name):
+    """Forms of one letter are alike, so that the error over families is the larger one."""
+    _, card = weights.load(name)
+    told = card["standard errors"]
+    assert 0 < told["of that"] < told["mixture"] and told["below the first order"] > 5 * told["of that"]
+    if name == "digits":
+        assert len(told["binarisations"]) == 5 and told["binarisations"][0] == card["nats"]["test"]["mixture"]

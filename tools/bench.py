@@ -1,20 +1,23 @@
 """Trains models for a budget of seconds and stores what they reach on held-out pictures: `make bench`.
 
-    python tools/bench.py --seconds 150 [--model joint made ...] [--data letters] [--static] [--seeds 0 1 2] [--store]
+    python tools/bench.py --seconds 60 [--model joint made ...] [--data letters] [--static] [--seeds 0 1 2] [--store]
     python -m torch.distributed.run --nproc_per_node=2 tools/bench.py ...   # batches split over two processes
     python tools/bench.py --members --seeds 0 [--order 3] ...               # one member of an average, or of a mixture
     python tools/bench.py --average build/*_member*.safetensors [--store]   # once all of them are here
 
-Every model trains for the same seconds on all cores this process may use, one after another, each in a
-process of its own, and is measured at four points of its budget. Time is that of training alone. Protocols:
-"mnist" is datasets.binarized_mnist, nats are means over all 10,000 test images; "digits" are scikit-learn's, 1 where a
-value is 8 or more, 500 held out, another 500 for each seed; "letters" are letters.load_letters, its test part.
+Every model trains for the same seconds on one core, one after another, each in a process of its own, and is measured at
+their end. Seconds are those that the core worked for this training alone (time.process_time), so that
+other programs beside it do not count; on a GPU they are those that passed. Protocols: "mnist" is
+datasets.binarized_mnist, nats are means over all 10,000 test images, and the first 2,000 are measured in five
+binarisations; "digits" are scikit-learn's, 1 where a value is 8 or more, 500 held out, another 500 for each seed;
+"letters" are letters.load_letters, its test part.
 
 The result of each model goes into build/, with --store into data/benchmarks/: a comment with command, protocol,
-machine and what else was measured, then seed, seconds, updates and nats for each look at the images. Images per second
-are a mean over the seeds; nats of training images (as many as are measured, binarised as in training), memory and speed
-of sampling are the last seed's. The learning rate falls over the whole budget, so that what stands at 60 of 150 seconds
-is not what 60 seconds would give. A run that fails is not stored; those before it are.
+machine and what else was measured, then seed, seconds, updates and nats for each look at the images. Beside it an .npz
+holds the nats of each picture, (seeds, pictures), and the means of the first pictures in each binarisation, (seeds,
+binarisations): what errors and paired differences are computed from. Images per second are a mean over the seeds; nats
+of training images (the first 2,000, binarised as in training), memory and speed of sampling are the last seed's. The
+learning rate falls over the whole budget. A run that fails is not stored; those before it are.
 
 A run that is stopped, in whatever way, goes on where the same command is typed again: until all its results are stored,
 a checkpoint of each run is kept in build/checkpoints/, every three minutes, at Ctrl-C and at its end. So what is
@@ -31,13 +34,13 @@ import argparse
 import itertools
 import math
 import os
-import platform
 import re
 import sys
 import time
 from pathlib import Path
 from zlib import crc32
 
+import numpy as np
 import torch
 
 ROOT = Path(__file__).parent.parent
@@ -49,15 +52,9 @@ from pixelrnn.evidence import stored_curves
 from pixelrnn.models import augmentation, configs, ensemble, orders, saving
 from support import checkpoints, checks, devices, files
 
-LOOKS = (0.1, 0.2, 0.4, 1.0)  # at the images that are measured on, as parts of the budget
+LOOKS = (1.0,)  # at the images that are measured on, as parts of the budget
+SEVERAL = 2000  # test images that are measured in several binarisations
 SAMPLED = 256  # pictures at once, to measure the speed of sampling
-
-
-def processor():
-    """The processor's name, as far as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else []
-    return names[0] if names else platform.processor()
 
 
 def peak_memory(device):
@@ -92,9 +89,31 @@ def nats_of(model, sequences):
     return model.nats(sequences) if isinstance(model, orders.Orders) else helpers.nats(model, sequences)
 
 
+def binarisations(arguments):
+    """The first test images in other binarisations than the one in which all are measured: (binarisations, pictures,
+    rows, columns). None of pictures that are always the same."""
+    fixed = arguments.data != "mnist" or arguments.validation
+    if fixed or (arguments.static and datasets.public_static(arguments.mnist)):
+        return []
+    return orders.turned(datasets.binarized_tests(arguments.mnist)[1:, :SEVERAL], arguments.order)
+
+
+def clusters_of(arguments):
+    """What the measured pictures belong to: letters to their families."""
+    if arguments.data != "letters":
+        return {}
+    families = letters.families()
+    return {"clusters": families.validation if arguments.validation else families.test}
+
+
+def clock_of(device):
+    """By what the seconds of a training are counted: on a processor by the work of this process alone."""
+    return time.process_time if device.type == "cpu" else time.perf_counter
+
+
 def run(arguments, name, seed):
-    """One training: rows of seed, seconds, updates, nats, and what else was measured; or None if it was interrupted."""
-    devices.use_all_cores()
+    """One training: rows of seed, seconds, updates, nats; what else was measured; the nats of each picture, and of each
+    binarisation of some. Or None if it was interrupted."""
     entry, device = configs.MODELS[name], devices.choose_device(arguments.device)
     training, measured = (orders.turned(part, arguments.order) for part in pictures(arguments, seed))
     prepare = torch.bernoulli if arguments.data == "mnist" and not arguments.static else lambda batch: batch
@@ -120,6 +139,7 @@ def run(arguments, name, seed):
             probe=probe,
             probe_at=[arguments.seconds * look for look in LOOKS],
             checkpoint=kept,
+            clock=clock_of(device),
             **entry.training,
         )
     except helpers.TrainingError as error:  # its history is of no use here, and does not pass between processes
@@ -131,7 +151,9 @@ def run(arguments, name, seed):
         (seed, round(history.seconds[update - 1], 1), int(update), round(float(value), 3))
         for update, value in zip(*history.probed("nats"), strict=True)
     ]
-    learned = nats_of(model, entry.sequences(prepare(training[: len(measured)]))).mean()
+    of_pictures = nats_of(model, entry.sequences(measured))
+    several = [nats_of(model, entry.sequences(one)).mean() for one in binarisations(arguments)]
+    learned = nats_of(model, entry.sequences(prepare(training[: min(SEVERAL, len(measured))]))).mean()
     started = time.perf_counter()
     if isinstance(model, orders.Orders):
         sampled = model.sample(SAMPLED)
@@ -155,7 +177,7 @@ def run(arguments, name, seed):
     print(
         f"{name}, seed {seed}: {rows[-1][3]} nats per image after {rows[-1][1]} s, {rows[-1][2]:,} updates", flush=True
     )
-    return rows, also
+    return rows, also, (of_pictures, [of_pictures[:SEVERAL].mean(), *several])
 
 
 def isolated(function, *arguments):
@@ -165,6 +187,19 @@ def isolated(function, *arguments):
     name = ", seed ".join(map(str, arguments[1:]))
     ((_, result),) = devices.in_processes({name: (function, *arguments)})
     return result
+
+
+def store_pictures(path, of_seeds, clusters):
+    """Beside a stored table, an .npz: what `run` measured of each picture and binarisation, for each seed.
+
+    clusters: what each picture belongs to, where pictures of one cluster are alike.
+    """
+    pictures, binarised = map(np.array, zip(*of_seeds, strict=True))
+    held = {"pictures": pictures.astype(np.float32), "binarisations": binarised} | clusters
+    held["binarised pictures"] = np.array(min(SEVERAL, pictures.shape[1]))
+    name = "A name for the nats of each picture"
+    with files.written_whole(path.with_suffix(".npz"), name) as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, **held)
 
 
 def store(path, protocol, rows):
@@ -186,7 +221,9 @@ def command(arguments):
         words += [f"--order {arguments.order}"] if arguments.order else []
         words += [f"--seeds {' '.join(map(str, arguments.seeds))}"]
     words += [f"--device {arguments.device}"] if arguments.device != "auto" else []
-    words += [f"--{flag}" for flag in ("static", "validation", "members", "store") if getattr(arguments, flag)]
+    words += [
+        f"--{flag}" for flag in ("static", "validation", "members", "matched", "store") if getattr(arguments, flag)
+    ]
     launcher = ""
     if devices.process()[1] > 1:
         nodes, of_a_node = (os.environ.get(f"{name}_WORLD_SIZE", 1) for name in ("GROUP", "LOCAL"))
@@ -195,8 +232,11 @@ def command(arguments):
 
 
 def sizes_of(arguments, name):
-    """The sizes by which a model is built: its own, or the units that are asked for."""
-    return {"units": arguments.units} if arguments.units else configs.MODELS[name].sizes
+    """The sizes by which a model is built: its own, those of as many parameters as the joint row has, or the units that
+    are asked for."""
+    if arguments.units:
+        return {"units": arguments.units}
+    return configs.MATCHED[name] if arguments.matched else configs.MODELS[name].sizes
 
 
 def binarised(arguments):
@@ -208,7 +248,7 @@ def path_of(arguments, name, seeds):
     """Where the result of a model is stored; the name tells the units where they are not the model's own, and which
     member of an average it is."""
     own = sizes_of(arguments, name) == configs.MODELS[name].sizes
-    sizes = "" if own else f"_{arguments.units}-units"
+    sizes = "_matched" if arguments.matched else "" if own else f"_{arguments.units}-units"
     end = "_validation" if arguments.validation else ""
     end += f"_order{arguments.order}" if arguments.order else ""
     end += f"_member{seeds[0]}" if arguments.members else ""
@@ -239,7 +279,7 @@ def bench(arguments, device):
     files.check_writable(*(checkpoint_of(arguments, name, seeds[0]).path for name, seeds in runs))
     paths = []
     for name, seeds in runs:
-        entry, stored, path = configs.MODELS[name], [], path_of(arguments, name, seeds)
+        entry, stored, path, pictures_have = configs.MODELS[name], [], path_of(arguments, name, seeds), []
         taken_up = 0
         protocol = {
             "command": command(arguments),
@@ -248,12 +288,14 @@ def bench(arguments, device):
             "data": arguments.data,
             "binarised": binarised(arguments),
             "budget": arguments.seconds,
+            **({"matched": True} if arguments.matched else {}),
             "unit": f"nats per image, mean over the {held_out} images",
             **({"order": arguments.order} if arguments.order else {}),
             **entry.training,
             "bfloat16": entry.training.get("bfloat16", False) and devices.has_bfloat16(device),
             "device": device.type,
-            "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+            "clock": "work of one core" if device.type == "cpu" else "time",
+            "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else devices.processor(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
             "torch": torch.__version__,
             "date": time.strftime("%Y-%m-%d"),
@@ -270,14 +312,16 @@ def bench(arguments, device):
                 there = f"goes on after {checkpoints.read_updates(path):,} updates" if path.exists() else "begins anew"
                 print(f"Interrupted: this run is not stored. The same command {there}.")
                 raise KeyboardInterrupt
-            rows, also = done
+            rows, also, each = done
             stored += rows
+            pictures_have.append(each)
             taken_up += also.pop("times taken up")
             also |= {"times taken up": taken_up} if taken_up else {}
             lasts = {row[0]: row[2] / max(row[1], arguments.seconds) for row in stored}.values()  # updates a second
             speed = sum(lasts) / len(lasts) * entry.training["batch_size"]
             if devices.process()[0] == 0:
                 store(path, {**protocol, **also, "images per second": round(speed, 1)}, stored)
+                store_pictures(path, pictures_have, clusters_of(arguments))
             paths += [path] if path not in paths else []
     if devices.process()[0] == 0:
         for name, seed in itertools.product(arguments.model, arguments.seeds):
@@ -381,8 +425,9 @@ def main(words=None):
         help="one or more (default: those of note 7)",
     )
     parser.add_argument("--data", choices=("mnist", "letters", "digits"), default="mnist")
-    parser.add_argument("--seconds", type=SECONDS, default=150, help="of training for each run (default: 150)")
+    parser.add_argument("--seconds", type=SECONDS, default=60, help="of training for each run (default: 60)")
     parser.add_argument("--units", type=UNITS, help="of models that have no other size (default: those of note 7)")
+    parser.add_argument("--matched", action="store_true", help="as many parameters as the joint row has (note 7)")
     parser.add_argument("--static", action="store_true", help="MNIST: binarise the training images once")
     parser.add_argument("--seeds", type=SEED, nargs="+", default=[0])
     parser.add_argument("--order", type=int, choices=orders.ORDERS, default=0, help="the reading order of a member")
@@ -399,6 +444,8 @@ def main(words=None):
         parser.error("--order is for members of a mixture: give --members too.")
     if arguments.units and any([*configs.MODELS[name].sizes] != ["units"] for name in arguments.model):
         parser.error("--units is for models that have no other size; name them with --model.")
+    if arguments.matched and (arguments.units or not {*arguments.model} <= {*configs.MATCHED}):
+        parser.error("--matched is for the models of note 7, whose sizes it says.")
     given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
     if arguments.average and given - {"average", "device", "store", "mnist"}:
         parser.error("--average takes all but --device, --store and --mnist from the members.")

@@ -2,11 +2,13 @@
 
     python tools/compare_codes.py [--data letters digits camera noise] [--store]
 
-letters: all 1,902 test letters; digits: MNIST's 10,000 test images, binarised once (--mnist, or the environment
-variable PIXELRNN_MNIST); camera: scikit-image's camera, binarised, in 324 tiles of 28 x 28; noise: 1,902 pictures of
-fair coins. Bits are means over all pictures, of files of one picture each (for our own code: its stream, without a
-header) and of one file for all, with everything that is in it. Seconds are of one core, encoding and decoding one file
-for all; other programs beside it make them longer, so only those of one table can be compared.
+letters: all test letters; digits: MNIST's 10,000 test images, binarised once (--mnist, or the environment variable
+PIXELRNN_MNIST); camera: scikit-image's camera, binarised, in 324 tiles of 28 x 28; noise: as many pictures of fair
+coins as there are test letters. Bits are means over all pictures, of files of one picture each (for our own code: its
+stream, without a header; what a file of one picture takes is said besides) and of one file for all, with everything
+that is in it. Letters and digits are coded too by what has learned from the same training pictures as our networks:
+context templates with counts, and zstd with a dictionary. Seconds are of one core, encoding and decoding one file for
+all; other programs beside it make them longer, so only those of one table can be compared.
 
 The tables go into build/, with --store into data/compression/, which note 9 reads.
 """
@@ -32,14 +34,15 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where helpers.py is
 
-import bench
-
-from pixelrnn.coding import classical_codes, codec
+from pixelrnn.coding import classical_codes, codec, trained_codes
 from pixelrnn.data import datasets, letters
 from pixelrnn.models import weights
-from support import checks, files
+from support import checks, devices, files
 
 DATA = ("letters", "digits", "camera", "noise")
+BINARISATIONS = 5  # of the training digits, from which codes learn
+DECODED = 20  # pictures that are decoded where it is slow
+ALONE = 100  # pictures that are put in files of their own, with header and checksums
 
 
 def pictures(name, mnist=None):
@@ -50,6 +53,16 @@ def pictures(name, mnist=None):
     if name == "noise":
         return np.random.default_rng(0).integers(0, 2, test.shape, np.uint8)
     return test if name == "letters" else datasets.camera_tiles()
+
+
+def training(name, mnist=None):
+    """What a code may learn from: yields binary pictures, uint8 (count, 28, 28)."""
+    if name == "letters":
+        yield letters.load_letters().training
+    if name == "digits":
+        grey = datasets.binarized_mnist(mnist)[0]
+        for seed in range(BINARISATIONS):
+            yield torch.bernoulli(grey, generator=torch.Generator().manual_seed(seed)).numpy().astype(np.uint8)
 
 
 def decoded(name, data, shape):
@@ -82,8 +95,34 @@ def measure_classical(name, images):
     return [name, each, together, encoding, decoding]
 
 
+def taught(data, mnist):
+    """Codes without a network that have learned from the training pictures: name -> code; none where there are none."""
+    if data not in weights.NAMES:
+        return {}
+    codes = {
+        f"template of {pixels} pixels": trained_codes.ContextTemplate(pixels) for pixels in trained_codes.TEMPLATES
+    }
+    for seen in training(data, mnist):
+        for code in codes.values():
+            code.learn(seen)
+    return codes | ({"zstd with a dictionary": trained_codes.Zstd().learn(seen)} if trained_codes.Zstd.there else {})
+
+
+def measure_trained(code, images):
+    """Bits each, bits together, seconds to encode and to decode all (by a template: some, value by value)."""
+    each = 8 * sum(len(code.encode(image[None])) for image in images) / len(images)
+    data, encoding = timed(lambda: code.encode(images))
+    part = images if isinstance(code, trained_codes.Zstd) else images[:DECODED]
+    data_of_part = code.encode(part)
+    again, decoding = timed(lambda: code.decode(data_of_part, part.shape))
+    if not (again == part).all():
+        raise AssertionError(f"{code} does not give back what was put in.")
+    return [each, 8 * len(data) / len(images), encoding, decoding * len(images) / len(part)]
+
+
 def measure_ours(name, images):
-    """The same, of the model with these stored weights, and what its likelihood promises, in bits."""
+    """The same, of the model with these stored weights; what its likelihood promises, and what a file of one picture
+    takes, in bits."""
     model, _ = weights.load(name)
     known = torch.from_numpy(images).float()
     each = 8 * sum(map(len, codec.streams(known, model))) / len(known)
@@ -94,6 +133,7 @@ def measure_ours(name, images):
     mixed, own = model.nats(known, each=True)
     best = own.min(0).mean() / np.log(2) + np.log2(len(own))
     promised = {"mixture": mixed.mean() / np.log(2), "best order": best, "mean order": own.mean() / np.log(2)}
+    promised["a file of one picture"] = np.mean([8 * len(codec.compress(one[None], model)) for one in known[:ALONE]])
     return [f"weights of {name}", each, 8 * len(data) / len(known), encoding, decoding], promised
 
 
@@ -111,13 +151,16 @@ def measure(data, mnist, store):
         if name in classical_codes.OF_PICTURES or name in classical_codes.OF_BYTES:
             rows.append(measure_classical(name, images))
             print(data, *rows[-1], flush=True)
+    for name, code in taught(data, mnist).items():
+        rows.append([name, *measure_trained(code, images)])
+        print(data, *rows[-1], flush=True)
     protocol = {
         "command": f"python tools/compare_codes.py --data {data} --store",
         "pictures": len(images),
         "unit": "bits per picture; seconds for all of them",
         "promised": {name: {key: round(bits, 3) for key, bits in of.items()} for name, of in promised.items()},
         "weights": {name: weights.load(name)[1]["sha256"][:16] for name in weights.NAMES},
-        "processor": bench.processor(),
+        "processor": devices.processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),

@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))  # where helpers.py is
 
 import helpers
 from pixelrnn.data import datasets, letters, strokes
+from pixelrnn.evidence import errors
 from pixelrnn.models import configs, orders, weights
 from support import checkpoints, checks, devices, files
 
@@ -86,6 +87,22 @@ def measured(model, parts):
     return nats | {f"first {weights.FIRST} of test": round(float(mixed[: weights.FIRST].mean()), 3)}
 
 
+def trusted(name, model, parts, mnist):
+    """How far the mean nats of the test pictures can be trusted: standard errors over pictures (of letters: over their
+    families), of the mixture and of what it is below its first order; of digits the nats of five binarisations."""
+    families = letters.families().test if name == "letters" else None
+    mixed, own = model.nats(parts[2], each=True)
+    told = {"mixture": errors.standard_error(mixed, families)}
+    if len(own) > 1:
+        below, error = errors.difference(own[0], mixed, families)
+        told |= {"below the first order": below, "of that": error}
+    told = {key: round(value, 4) for key, value in told.items()}
+    if name == "digits":
+        again = datasets.binarized_tests(mnist)
+        told["binarisations"] = [round(float(model.nats(images).mean()), 3) for images in again]
+    return told
+
+
 def checkpoints_of(names):
     """The paths of the checkpoints of all networks of these weights."""
     return [checkpoint_of(name, member).path for name in names for member in configs.WEIGHTS[name].members]
@@ -124,6 +141,7 @@ def make(name, parts, updates=None, mnist=None, folder=None):
     stored, _ = weights.load(name, folder)
     card["nats"] = measured(stored, parts)
     card["nats in 32 bits"] = exact
+    card["standard errors"] = trusted(name, stored, parts, mnist)
     for path in weights.store(name, model, card, folder):
         print(f"Stored in {path}.")
     print(f"{name}: {card['nats']}")

@@ -31,6 +31,8 @@ MNIST_FILES = {
     "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
 }  # name -> SHA-256 of name.gz
+STATIC_FILES = [f"binarized_mnist_{part}.amat" for part in ("train", "valid", "test")]
+STATIC_HELP = f"The three files of the static binarisation are {', '.join(STATIC_FILES)}, in one folder."
 MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 MNIST_ARRAYS = (("train_images", "x_train"), ("test_images", "x_test"))  # of an .npz, by either name
 MNIST_SUMS = (4083391318, 3838467927)  # zlib.crc32 of the bytes of its training and test images
@@ -121,14 +123,53 @@ def binarized_mnist(source=None, static=False):
     images, settings are chosen on the other 10,000 (validation), results are of all 10,000 test images; validation and
     test are binarised once with a fixed seed. Training images stay grey, to be binarised anew for each batch
     (dynamic: `train(..., prepare=torch.bernoulli)`), or are binarised once too (static). Source: see `load_mnist`.
+
+    static: bits of our own making, or those of the public files, where the source is a folder that holds them
+        (`public_static`).
     """
+    if static and (parts := public_static(source)):
+        return parts
     images, test = (torch.tensor(part, dtype=torch.float32) / 255 for part in load_mnist(source))
     if len(images) <= 10_000:
         raise LabError(f"MNIST has 60,000 training images, not {len(images):,}: some are kept for validation.")
+    training, validation = images[:-10_000], images[-10_000:]
     seeded = torch.Generator().manual_seed(0)
-    test, validation = torch.bernoulli(test, generator=seeded), torch.bernoulli(images[-10_000:], generator=seeded)
-    training = images[:-10_000]
+    test, validation = torch.bernoulli(test, generator=seeded), torch.bernoulli(validation, generator=seeded)
     return torch.bernoulli(training, generator=seeded) if static else training, validation, test
+
+
+def binarized_tests(source=None, count=5):
+    """MNIST's test images binarised several times: float32 (count, images, 28, 28), of which the first is the test
+    part of `binarized_mnist`. How much nats differ between them is what binarising by chance makes of a result."""
+    test = torch.tensor(load_mnist(source)[1], dtype=torch.float32) / 255
+    seeds = range(whole("count", count))
+    return torch.stack([torch.bernoulli(test, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def public_static(source=None):
+    """The public static binarisation of MNIST: training, validation and test, float32 (count, 28, 28); None where the
+    source is no folder that holds its files.
+
+    The files are STATIC_FILES: a line for each image, 784 times 0 or 1; 50,000, 10,000 and 10,000 of them. The values
+    that papers call static are of these. Source: Larochelle and Murray, "The Neural Autoregressive Distribution
+    Estimator", 2011; Salakhutdinov and Murray, 2008.
+
+    Raises LabError where one of the files is missing beside another, or holds anything else.
+    """
+    source = source or os.environ.get("PIXELRNN_MNIST")
+    if not source or not (DATA.parent / str(source)).is_dir():
+        return None
+    paths = [DATA.parent / str(source) / name for name in STATIC_FILES]
+    if not any(path.exists() for path in paths):
+        return None
+    parts = []
+    for path in paths:
+        signs = np.frombuffer(existing(path, "A static binarisation", STATIC_HELP).read_bytes(), np.uint8)
+        signs = signs[~np.isin(signs, np.frombuffer(b" \t\r\n", np.uint8))]
+        if not signs.size or signs.size % 784 or not np.isin(signs, (ord("0"), ord("1"))).all():
+            raise LabError(f"{path} holds something else than images of 784 times 0 or 1. {STATIC_HELP}")
+        parts.append(torch.from_numpy((signs == ord("1")).astype(np.float32)).reshape(-1, 28, 28))
+    return parts
 
 
 def camera_tiles(size=28):

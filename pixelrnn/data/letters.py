@@ -6,6 +6,7 @@ Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew, Arabic, Lao, Canadian syllab
 
 import functools
 import hashlib
+import itertools
 import unicodedata
 from pathlib import Path
 from typing import NamedTuple
@@ -17,12 +18,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 SIZE = 28  # rows and columns, as MNIST's
 POINTS = 22  # the largest size at which nearly all letters fit
+SHARED_OUT = (0, 0, 0, 0, 1, 0, 0, 0, 0, 2)  # the part of each of ten families of a script, one after another
+FEW = 20  # scripts with fewer families than these are shared out together
+CAP = 24  # pictures of a held-out family at most: a capital and a small letter in twelve fonts
+LEFT_OUT = 3  # the part of what is above the cap
 # SHA-256 of all pictures, in their order. FreeType, which renders them, comes inside Pillow, whose version is pinned.
 RENDERED = "510d01c3aa06f8fff4b22c61f5ccc78e8c10966d86d61de298954d6afcff9b36"
 
 
 class Letters(NamedTuple):
-    """Pictures of letters, uint8 (count, 28, 28), in three parts that share no family of letters."""
+    """Of pictures of letters three parts that share no family of letters, e.g. uint8 (count, 28, 28) each."""
 
     training: np.ndarray
     validation: np.ndarray
@@ -34,22 +39,32 @@ def load_letters(grey=False):
 
     All forms of a letter belong to one family: every font and style, capital and small, with accents (Unicode's
     decomposition, followed to its base), and every other letter that is the same picture in some font (Latin, Greek
-    and Cyrillic A). A family is in one part: 80% of them to train on, 10% for validation, 10% for the test, by a
-    hash of their first letter. Of equal binary pictures one is kept.
+    and Cyrillic A). A family is in one part: of each script 80% of the families are to train on, 10% for validation,
+    10% for the test, shared out in the order of a hash. Of a held-out family at most CAP pictures are kept, chosen by a
+    hash, so that no letter with many accents decides a mean. Of equal binary pictures one is kept.
 
     Another version of FreeType may render them otherwise: that is said, and their numbers are then not comparable.
     Source: DejaVu fonts 2.37 as matplotlib carries them, under the Bitstream Vera and Arev licences.
     """
-    pictures, parts, checksum = _rendered()
+    pictures, parts, _, checksum = _rendered()
     if checksum != RENDERED:
         print("The letters are rendered otherwise here than where results were stored: they cannot be compared.")
     pictures = pictures if grey else np.uint8(pictures >= 128)
     return Letters(*(pictures[parts == part] for part in range(3)))
 
 
+def families():
+    """The family of each picture of `load_letters`, by its first letter: Letters, str (count,) each.
+
+    Forms of one letter are alike, so an error over letters is one over families (results.standard_error).
+    """
+    _, parts, family, _ = _rendered()
+    return Letters(*(family[parts == part] for part in range(3)))
+
+
 @functools.cache
 def _rendered():
-    """All different pictures, grey; the part of each (0, 1, 2); their checksum. It takes four seconds, once."""
+    """All different pictures, grey; the part and the family of each; their checksum. It takes four seconds, once."""
     known, letters = {}, []  # binary picture -> its number; the letters that look so
     grey = []
     for path in sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVuS*.ttf")):
@@ -65,10 +80,35 @@ def _rendered():
                 grey.append(picture)
                 letters.append([])
             letters[number].append(_base(letter))
-    family = _families(letters)
-    shares = [hashlib.sha256(family[alike[0]].encode()).digest()[0] / 256 for alike in letters]
+    family_of = _families(letters)
+    family = np.array([family_of[alike[0]] for alike in letters])
     pictures = np.stack(grey)
-    return pictures, np.digitize(shares, [0.8, 0.9]), hashlib.sha256(pictures.tobytes()).hexdigest()
+    return pictures, _parts(pictures, family), family, hashlib.sha256(pictures.tobytes()).hexdigest()
+
+
+def script(letter):
+    """The script of a letter, by the first word of its Unicode name: "LATIN", "GREEK", "CANADIAN" ..."""
+    return unicodedata.name(letter, "").partition(" ")[0]
+
+
+def _parts(pictures, family):
+    """The part of each picture: 0, 1 or 2 of Letters, or LEFT_OUT."""
+    of_script = {}
+    for first in sorted(set(family.tolist()), key=_hash):
+        of_script.setdefault(script(first), []).append(first)
+    strata = [firsts for firsts in of_script.values() if len(firsts) >= FEW]
+    strata.append(sorted(set(family.tolist()).difference(*strata), key=_hash))
+    part_of = {first: part for firsts in strata for first, part in zip(firsts, itertools.cycle(SHARED_OUT))}
+    parts = np.array([part_of[first] for first in family.tolist()])
+    for first in [first for first, part in part_of.items() if part]:
+        own = sorted(np.flatnonzero(family == first), key=lambda number: _hash(pictures[number] >= 128))
+        parts[own[CAP:]] = LEFT_OUT
+    return parts
+
+
+def _hash(of):
+    """Decides by chance, and everywhere alike: of a letter, or of the bits of a picture."""
+    return hashlib.sha256(of.encode() if isinstance(of, str) else of.tobytes()).digest()
 
 
 def _picture(letter, font):

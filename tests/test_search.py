@@ -1,0 +1,91 @@
+"""The search for the settings of the benchmark's models, and the measures of samples: on little data."""
+
+import numpy as np
+import pytest
+import search
+import torch
+
+from pixelrnn.models import configs
+from support import devices, files
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A small MNIST; trials share this process and are noted in place.tried, in place of being trained."""
+    images = np.random.default_rng(0).integers(1, 254, (10_128, 28, 28), np.uint8)
+    np.savez(tmp_path / "mnist.npz", train_images=images, test_images=images[:4])
+    monkeypatch.setenv("PIXELRNN_MNIST", str(tmp_path / "mnist.npz"))
+    monkeypatch.setattr(search, "PATH", tmp_path / "search.csv")
+    monkeypatch.setattr(
+        devices, "in_processes", lambda calls, at_once: ((name, f(*a)) for name, (f, *a) in calls.items())
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """Trials that are not trained: the nats are the distance of the settings from Muon, 0.02, width 128."""
+    tried = []
+
+    def trial(model, optimizer, width, rate, mnist, seconds):
+        tried.append((model, optimizer, width, rate))
+        return width, 7, 80 + abs(np.log2(rate / 0.02)) + abs(np.log2(width / 128)) + (optimizer == "adam")
+
+    monkeypatch.setattr(search, "trial", trial)
+    return tried
+
+
+@pytest.mark.filterwarnings("ignore:The images at")
+def test_tries_eight_settings_the_last_two_around_the_best(place, tried):
+    search.main(["--model", "joint", "row-lstm"])
+    assert len(tried) == len(set(tried)) == 16
+    rates = [(name, 32, rate) for name, several in search.LEARNING_RATES.items() for rate in several]
+    assert tried[6:12] == [("row-lstm", *one) for one in rates]
+    assert tried[12:14] == [("joint", "muon", 128, 0.02), ("joint", "muon", 512, 0.02)]
+    known = search.stored(place / "search.csv")
+    assert search.best("joint", known) == ("muon", 128, 0.02) and search.best("row-lstm", known)[1] == 64
+
+
+@pytest.mark.filterwarnings("ignore:The images at")
+def test_a_search_goes_on_where_it_was_stopped(place, tried, monkeypatch):
+    search.main(["--model", "joint"])
+    before = search.stored(place / "search.csv")
+    search.main(["--model", "joint"])
+    assert len(tried) == 8 and search.stored(place / "search.csv") == before
+
+
+@pytest.mark.filterwarnings("ignore:The images at")
+@pytest.mark.parametrize("optimizer", search.LEARNING_RATES)
+def test_a_trial_trains_and_measures_validation_images(place, optimizer):
+    parameters, updates, nats = search.trial("joint", optimizer, 8, 0.01, None, 0.3)
+    network = configs.BENCHMARK["joint"].build(28, 28, 8)
+    assert parameters == sum(weight.numel() for weight in network.parameters())
+    assert updates > 0 and 0 < nats < 600
+
+
+@pytest.mark.filterwarnings("ignore:The images at")
+def test_a_trial_that_fails_is_worse_than_any(place, monkeypatch):
+    monkeypatch.setattr(search.helpers.SequenceModel, "loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    assert search.trial("joint", "adam", 8, 0.01, None, 0.3)[2] == float("inf")
+
+
+def test_the_models_of_the_benchmark_are_the_best_of_the_stored_search():
+    known = search.stored(files.DATA / "search" / "mnist.csv")
+    for model, entry in configs.BENCHMARK.items():
+        optimizer, width, rate = search.best(model, known)
+        assert (entry.training["optimizer"], entry.training["learning_rate"]) == (optimizer, rate)
+        assert search.width_of(model) == width
+
+
+def test_without_mnist_it_says_what_to_do(monkeypatch):
+    monkeypatch.delenv("PIXELRNN_MNIST", raising=False)
+    with pytest.raises(SystemExit, match="Set the environment variable"):
+        search.main(["--model", "joint"])
+
+
+@pytest.mark.parametrize("name", configs.MATCHED)
+def test_matched_models_have_about_as_many_parameters_as_the_joint_row(name):
+    wanted = sum(weight.numel() for weight in configs.BENCHMARK["joint"].build(28, 28, units=256).parameters())
+    own = sum(weight.numel() for weight in configs.BENCHMARK[name].build(28, 28, **configs.MATCHED[name]).parameters())
+    assert own == pytest.approx(wanted, rel=0.5 if name == "made" else 0.04)
+    assert configs.MATCHED.keys() == configs.BENCHMARK.keys()
