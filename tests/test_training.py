@@ -613,7 +613,9 @@ def test_sequences_that_are_no_tensor(kind):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
-@pytest.mark.parametrize("setting", [{}, {"context": helpers.flipped(0.1)}, {"batch_size": 1}], ids=str)
+@pytest.mark.parametrize(
+    "setting", [{}, {"context": helpers.flipped(0.1)}, {"batch_size": 1}], ids=["plain", "damaged", "in batches"]
+)
 def test_sequences_of_other_numbers_than_floating_point(dtype, setting):
     model = small_model()
     before = model.head.weight.clone()
