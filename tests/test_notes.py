@@ -147,7 +147,7 @@ def test_a_row_of_the_leaderboard_by_hand(tmp_path):
     row = "| **81.00** | joint row, 256 units | 0.58 (3 seeds) | 80.00 to 82.00 | AMD EPYC, AVX2, 2 cores |"
     assert "### MNIST, static: 10 minutes\n\n| nats per image | model |" in text and f"{row}\n" in text
     row = "| **81.00** | MNIST, static | 10 minutes | joint row, 256 units | AMD EPYC, AVX2, 2 cores |\n"
-    assert row in text and '"--model NAME --data mnist --seconds 600 --static"' in text
+    assert row in text and "To repeat: the settings are in the first line of the stored file" in text
     members = [{**protocol, "order": order, "seed": 0, "nats": 79.0 + order, "threads": 1} for order in (0, 3)]
     files.write_table(tmp_path / "mix.csv", {**protocol, "members": members}, names, [(0, 1, 1, 79), (0, 2, 2, 78.5)])
     row = (
@@ -174,6 +174,7 @@ def test_a_table_of_models_compared_picture_by_picture_by_hand(tmp_path):
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(("| 1", "| 2", "| 3"))]
     assert [row[:2] for row in rows] == [["1", "**80.00**"], ["1", "**80.00**"], ["3", "**85.00**"]]
     assert rows[0][3] == "1,234" and "Machine: AMD EPYC, AVX2, 1 core." in text
+    assert '`make bench BENCH="--model NAME --data mnist --seconds 150"`' in text
     joint, _, made = sorted(map(leaderboard.load, tmp_path.glob("*.csv")), key=lambda run: run.nats)
     pictures, binarised, seeds = joint.errors
     assert pictures == pytest.approx(joint.measured["pictures"].mean(0).std(ddof=1) / 20)

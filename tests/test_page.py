@@ -137,18 +137,25 @@ def browsers():
             paths[name] = builder.browser(name)
     if not paths:
         pytest.skip("No browser is installed, see `python tools/page.py --browser`.")
-    from playwright.sync_api import sync_playwright
+    from playwright import sync_api
 
-    with sync_playwright() as driver:
-        started = {}
+    with sync_api.sync_playwright() as driver:
+        started, too_old = {}, set()
 
         def start(name):
             if name not in paths:
                 pytest.skip(f"No {name} is installed, see `python tools/page.py --browser`.")
-            if name not in started:
+            if name not in started and name not in too_old:
                 kind = getattr(driver, name)
                 system = name == "firefox" and paths[name] != kind.executable_path
-                started[name] = kind.launch(executable_path=paths[name], channel="moz-firefox" if system else None)
+                try:
+                    started[name] = kind.launch(executable_path=paths[name], channel="moz-firefox" if system else None)
+                except sync_api.Error as error:
+                    if "unknown command" not in str(error):
+                        raise
+                    too_old.add(name)
+            if name in too_old:
+                pytest.skip(f"{paths[name]} is too old for playwright, which sends it a command that it does not know.")
             return started[name]
 
         yield start

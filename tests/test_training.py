@@ -525,6 +525,26 @@ def test_muon_makes_updates_orthogonal_with_8_bits_too(bfloat16):
     assert moved.min() > 0.6 and moved.max() < 1.3 and before.max() > 8 * before.min()
 
 
+def test_muon_takes_the_weights_of_convolutions_as_matrices():
+    """Their outputs by all that one of them sees: the update of a kernel is as orthogonal as that of such a matrix."""
+    torch.manual_seed(0)
+    kernel = torch.nn.Parameter(torch.zeros(6, 4, 3, 3))
+    kernel.grad = (torch.randn(6, 36) * torch.arange(1, 7)[:, None]).view_as(kernel)
+    before = torch.linalg.svdvals(kernel.grad.flatten(1))
+    matrices, vectors = optimizers.make_optimizers([kernel, torch.nn.Parameter(torch.zeros(6))], "muon", 1.0, 0.0)
+    assert matrices.param_groups[0]["params"] == [kernel] and len(vectors.param_groups[0]["params"]) == 1
+    matrices.step()
+    moved = torch.linalg.svdvals(kernel.detach().flatten(1)) / (0.2 * math.sqrt(36))
+    assert moved.min() > 0.6 and moved.max() < 1.3 and before.max() > 4 * before.min()
+
+
+def test_seconds_are_counted_by_the_clock_that_is_given(monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(helpers, "time", None)  # not asked
+    history = helpers.train(Slope(), None, seconds=5, clock=lambda: next(ticks))
+    assert history.seconds == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_muon_multiplies_in_bfloat16_where_training_does(monkeypatch, bfloat16):
     dtypes, orthogonal = set(), optimizers.Muon.orthogonal

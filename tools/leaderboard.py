@@ -162,10 +162,12 @@ def again(group, runs):
     data, binarised, budget, kind = group
     if kind == "mixtures":
         return "the commands are in the stored files, [below](#mixtures) for one"
+    if kind == "runs":
+        return "the settings are in the first line of the stored file; its seconds, of the clock, are counted no more"
     flags = " --static" * (binarised == "static") + " --matched" * (kind == "matched")
     command = f'`make bench BENCH="--model NAME --data {data} --seconds {budget:g}{flags}"`'
     told = f"{command}, with the units and seeds that the first line of the stored file names"
-    return told if kind == "runs" else f"{told}. Machine: {', '.join(dict.fromkeys(run.machine for run in runs))}"
+    return f"{told}. Machine: {', '.join(dict.fromkeys(run.machine for run in runs))}"
 
 
 def time_of(budget):

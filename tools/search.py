@@ -57,11 +57,9 @@ def trial(model, optimizer, width, learning_rate, mnist, seconds):
     network = entry.build(*training.shape[1:], **sizes_of(model, width))
     parameters = sum(weight.numel() for weight in network.parameters())
     settings = configs.trained_by(optimizer, learning_rate)
-    prepare = lambda batch: entry.sequences(torch.bernoulli(batch))  # noqa: E731
+    settings |= {"prepare": lambda batch: entry.sequences(torch.bernoulli(batch)), "clock": time.process_time}
     try:
-        history = helpers.train(
-            network, training, seconds=seconds, prepare=prepare, clock=time.process_time, **settings
-        )
+        history = helpers.train(network, training, seconds=seconds, **settings)
     except helpers.TrainingError as error:
         return parameters, len(error.history.loss), float("inf")
     nats = helpers.nats(network, entry.sequences(validation[:MEASURED])).mean()
