@@ -670,8 +670,8 @@ def test_what_is_written_of_the_codes_is_what_is_stored():
         for name, (_, _, labelled, numbers) in stored.items()
     }
     note = (ROOT / "labnotes" / "appendix.md").read_text(encoding="utf-8")
-    taught = [*(f"template of {pixels} pixels" for pixels in trained_codes.TEMPLATES), "zstd with a dictionary"]
-    for code in ("ours", *classical_codes.NAMES, *taught):
+    trained = [*(f"template of {pixels} pixels" for pixels in trained_codes.TEMPLATES), "zstd with a dictionary"]
+    for code in ("ours", *classical_codes.NAMES, *trained):
         cells = [bits[name][f"weights of {name}" if code == "ours" else code] for name in ("letters", "digits")]
         row = " | ".join(f"{row[1]:.1f} | {row[0]:.1f}" for row in cells)
         assert f"| {code} | {row} |" in note
@@ -679,4 +679,4 @@ def test_what_is_written_of_the_codes_is_what_is_stored():
     assert f"**{bits['digits']['weights of digits'][1]:.1f} bits**" in readme
     best = min(bits["digits"][code][1] for code in classical_codes.NAMES)
     assert best == bits["digits"]["JBIG1"][1] and f"JBIG1, takes {best:.1f} " in readme
-    assert f"with the same digits {min(bits['digits'][code][1] for code in taught):.1f}." in readme
+    assert f"trained on the same digits {min(bits['digits'][code][1] for code in trained):.1f}." in readme

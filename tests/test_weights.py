@@ -11,6 +11,7 @@ import train_weights
 
 import helpers
 from pixelrnn.data import datasets, letters, strokes
+from pixelrnn.evidence import errors
 from pixelrnn.models import configs, orders, weights
 from support import checks
 
@@ -217,3 +218,15 @@ def test_the_card_says_how_far_its_mean_can_be_trusted(name):
     assert 0 < told["of that"] < told["mixture"] and told["below the first order"] > 5 * told["of that"]
     if name == "digits":
         assert len(told["binarisations"]) == 5 and told["binarisations"][0] == card["nats"]["test"]["mixture"]
+
+
+def test_errors_of_letters_are_over_their_families(monkeypatch):
+    torch.manual_seed(0)
+    pictures, families = torch.bernoulli(torch.rand(6, 8, 8)), list("aaabbc")
+    model = orders.Shared([0, 3], input_size=8, hidden_size=4)
+    monkeypatch.setattr(letters, "families", lambda: SimpleNamespace(test=families))
+    mixed, own = model.nats(pictures, each=True)
+    told = train_weights.trusted("letters", model, [None, None, pictures], None)
+    assert told["mixture"] == pytest.approx(errors.standard_error(mixed, families), abs=1e-4)
+    assert abs(told["mixture"] - errors.standard_error(mixed)) > 0.01
+    assert told["of that"] == pytest.approx(errors.standard_error(own[0] - mixed, families), abs=1e-4)

@@ -95,7 +95,7 @@ def measure_classical(name, images):
     return [name, each, together, encoding, decoding]
 
 
-def taught(data, mnist):
+def trained(data, mnist):
     """Codes without a network that have learned from the training pictures: name -> code; none where there are none."""
     if data not in weights.NAMES:
         return {}
@@ -151,7 +151,7 @@ def measure(data, mnist, store):
         if name in classical_codes.OF_PICTURES or name in classical_codes.OF_BYTES:
             rows.append(measure_classical(name, images))
             print(data, *rows[-1], flush=True)
-    for name, code in taught(data, mnist).items():
+    for name, code in trained(data, mnist).items():
         rows.append([name, *measure_trained(code, images)])
         print(data, *rows[-1], flush=True)
     protocol = {

@@ -22,7 +22,7 @@ PAGE = ROOT / "labnotes" / "benchmarks.md"
 BEGIN, END = "<!-- tables of tools/leaderboard.py -->\n", "<!-- end of the tables -->\n"
 # Of tables: of networks whose nats are known for each picture, the same with as many parameters, others, mixtures.
 KINDS = ("compared", "matched", "runs", "mixtures")
-COMPARED = ("place", "nats per image", "model", "parameters", "standard error", "of seeds", "below the next")
+COMPARED = ("place", "nats per image", "below the next", "model", "standard error", "of seeds", "parameters")
 HEADS = {
     "compared": COMPARED,
     "matched": COMPARED,
@@ -147,7 +147,7 @@ def compared(runs):
         parameters = f"{run.protocol['parameters']:,}"
         of_seeds = f"{seeds:.2f} ({len(run.of_each)} seeds)" if len(run.of_each) > 1 else "one seed"
         error = f"{math.hypot(*run.errors):.2f}"
-        rows.append((place, f"**{run.nats:.2f}**", run.told, parameters, error, of_seeds, by))
+        rows.append((place, f"**{run.nats:.2f}**", by, run.told, error, of_seeds, parameters))
     return [(str(place), *cells) for place, *cells in rows]
 
 
@@ -163,7 +163,7 @@ def again(group, runs):
     if kind == "mixtures":
         return "the commands are in the stored files, [below](#mixtures) for one"
     if kind == "runs":
-        return "the settings are in the first line of the stored file; its seconds, of the clock, are counted no more"
+        return "not by this version, whose seconds are those of one core; the stored file's first line has the settings"
     flags = " --static" * (binarised == "static") + " --matched" * (kind == "matched")
     command = f'`make bench BENCH="--model NAME --data {data} --seconds {budget:g}{flags}"`'
     told = f"{command}, with the units and seeds that the first line of the stored file names"
