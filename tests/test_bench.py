@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import helpers
+from pixelrnn.data import datasets
 from pixelrnn.evidence import stored_curves
 from pixelrnn.models import configs, orders, saving
 from support import checks, devices, files
@@ -72,17 +73,28 @@ def test_stores_the_nats_of_each_picture_and_of_five_binarisations_of_some(place
 
 
 def test_seconds_are_those_that_the_core_worked(place, monkeypatch):
-    """What runs beside takes no time of a training: here the process sleeps at each update."""
-    loss, slept = helpers.SequenceModel.loss, []
+    """What runs beside takes no time of a training; a GPU works while its process waits."""
+    train, clocks = helpers.train, []
+    monkeypatch.setattr(
+        helpers, "train", lambda *a, **settings: clocks.append(settings["clock"]) or train(*a, **settings)
+    )
+    bench.main(["--data", "digits", "--seconds", "0.01", "--units", "4", "--model", "joint", "--device", "cpu"])
+    assert clocks == [time.process_time] and bench.clock_of(torch.device("cuda")) is time.perf_counter
 
-    def sleeping(*arguments):
-        time.sleep(0.05)
-        slept.append(0.05)
-        return loss(*arguments)
 
-    monkeypatch.setattr(helpers.SequenceModel, "loss", sleeping)
-    bench.main(["--data", "digits", "--seconds", "0.3", "--units", "4", "--model", "joint", "--device", "cpu"])
-    assert sum(slept) > 0.6  # far more than the budget
+def test_the_public_static_files_are_enough_for_static_runs(place):
+    rng = np.random.default_rng(0)
+    for name, count in zip(datasets.STATIC_FILES, (128, 4, 6), strict=True):
+        np.savetxt(place / name, rng.integers(0, 2, (count, 784)), fmt="%d")
+    bench.main([*SMALL, "--static", "--mnist", str(place)])
+    path = place / "build" / "mnist_joint_4-units_static_0.5s.csv"
+    protocol, _ = stored_curves.load_benchmark(path)
+    assert (protocol["static bits"], protocol["training images"], protocol["measured images"]) == (bench.PUBLIC, 128, 6)
+    with np.load(path.with_suffix(".npz")) as held:
+        assert held["binarisations"].shape == (1, 1)  # these bits are given
+    bench.main([*SMALL, "--static"])
+    protocol, _ = stored_curves.load_benchmark(path)
+    assert (protocol["static bits"], protocol["measured images"]) == ("our own", 20)
 
 
 def test_nats_of_training_images_are_of_those(place):

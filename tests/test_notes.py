@@ -311,7 +311,7 @@ def test_the_stored_command_leads_to_the_stored_file(path):
     units = int(words[words.index("--units") + 1]) if "--units" in words else None
     protocol = stored_curves.load_benchmark(path)[0]
     asked = {"data": protocol["data"], "static": "--static" in words, "seconds": protocol["budget"], "units": units}
-    asked |= {"validation": False, "order": 0, "members": False, "matched": "--matched" in words, "store": True}
+    asked |= {"validation": False, "order": 0, "members": False, "store": True}
     assert bench.path_of(SimpleNamespace(**asked), protocol["model"], [0]) == path
 
 

@@ -53,6 +53,7 @@ from pixelrnn.models import augmentation, configs, ensemble, orders, saving
 from support import checkpoints, checks, devices, files
 
 LOOKS = (1.0,)  # at the images that are measured on, as parts of the budget
+PUBLIC = "the public files"  # of the static binarisation of MNIST
 SEVERAL = 2000  # test images that are measured in several binarisations
 SAMPLED = 256  # pictures at once, to measure the speed of sampling
 
@@ -92,10 +93,14 @@ def nats_of(model, sequences):
 def binarisations(arguments):
     """The first test images in other binarisations than the one in which all are measured: (binarisations, pictures,
     rows, columns). None of pictures that are always the same."""
-    fixed = arguments.data != "mnist" or arguments.validation
-    if fixed or (arguments.static and datasets.public_static(arguments.mnist)):
+    if arguments.data != "mnist" or arguments.validation or (arguments.static and static_bits(arguments) == PUBLIC):
         return []
     return orders.turned(datasets.binarized_tests(arguments.mnist)[1:, :SEVERAL], arguments.order)
+
+
+def static_bits(arguments):
+    """Whose static binarisation of MNIST is used: that of the public files, where they are, or our own."""
+    return PUBLIC if datasets.public_static(arguments.mnist) else "our own"
 
 
 def clusters_of(arguments):
@@ -221,9 +226,7 @@ def command(arguments):
         words += [f"--order {arguments.order}"] if arguments.order else []
         words += [f"--seeds {' '.join(map(str, arguments.seeds))}"]
     words += [f"--device {arguments.device}"] if arguments.device != "auto" else []
-    words += [
-        f"--{flag}" for flag in ("static", "validation", "members", "matched", "store") if getattr(arguments, flag)
-    ]
+    words += [f"--{flag}" for flag in ("static", "validation", "members", "store") if getattr(arguments, flag)]
     launcher = ""
     if devices.process()[1] > 1:
         nodes, of_a_node = (os.environ.get(f"{name}_WORLD_SIZE", 1) for name in ("GROUP", "LOCAL"))
@@ -232,11 +235,8 @@ def command(arguments):
 
 
 def sizes_of(arguments, name):
-    """The sizes by which a model is built: its own, those of as many parameters as the joint row has, or the units that
-    are asked for."""
-    if arguments.units:
-        return {"units": arguments.units}
-    return configs.MATCHED[name] if arguments.matched else configs.MODELS[name].sizes
+    """The sizes by which a model is built: its own, or the units that are asked for."""
+    return {"units": arguments.units} if arguments.units else configs.MODELS[name].sizes
 
 
 def binarised(arguments):
@@ -248,7 +248,7 @@ def path_of(arguments, name, seeds):
     """Where the result of a model is stored; the name tells the units where they are not the model's own, and which
     member of an average it is."""
     own = sizes_of(arguments, name) == configs.MODELS[name].sizes
-    sizes = "_matched" if arguments.matched else "" if own else f"_{arguments.units}-units"
+    sizes = "" if own else f"_{arguments.units}-units"
     end = "_validation" if arguments.validation else ""
     end += f"_order{arguments.order}" if arguments.order else ""
     end += f"_member{seeds[0]}" if arguments.members else ""
@@ -273,7 +273,7 @@ def bench(arguments, device):
     stored_together = [[seed] for seed in arguments.seeds] if arguments.members else [arguments.seeds]
     runs = list(itertools.product(arguments.model, stored_together))
     # Here, so that what is missing, or cannot be written, is told before anything is started.
-    if arguments.data == "mnist":
+    if arguments.data == "mnist" and not (arguments.static and datasets.public_static(arguments.mnist)):
         datasets.load_mnist(arguments.mnist)
     files.check_writable(*(path_of(arguments, name, seeds) for name, seeds in runs))
     files.check_writable(*(checkpoint_of(arguments, name, seeds[0]).path for name, seeds in runs))
@@ -288,7 +288,7 @@ def bench(arguments, device):
             "data": arguments.data,
             "binarised": binarised(arguments),
             "budget": arguments.seconds,
-            **({"matched": True} if arguments.matched else {}),
+            **({"static bits": static_bits(arguments)} if arguments.static else {}),
             "unit": f"nats per image, mean over the {held_out} images",
             **({"order": arguments.order} if arguments.order else {}),
             **entry.training,
@@ -427,7 +427,6 @@ def main(words=None):
     parser.add_argument("--data", choices=("mnist", "letters", "digits"), default="mnist")
     parser.add_argument("--seconds", type=SECONDS, default=60, help="of training for each run (default: 60)")
     parser.add_argument("--units", type=UNITS, help="of models that have no other size (default: those of note 7)")
-    parser.add_argument("--matched", action="store_true", help="as many parameters as the joint row has (note 7)")
     parser.add_argument("--static", action="store_true", help="MNIST: binarise the training images once")
     parser.add_argument("--seeds", type=SEED, nargs="+", default=[0])
     parser.add_argument("--order", type=int, choices=orders.ORDERS, default=0, help="the reading order of a member")
@@ -444,8 +443,6 @@ def main(words=None):
         parser.error("--order is for members of a mixture: give --members too.")
     if arguments.units and any([*configs.MODELS[name].sizes] != ["units"] for name in arguments.model):
         parser.error("--units is for models that have no other size; name them with --model.")
-    if arguments.matched and (arguments.units or not {*arguments.model} <= {*configs.MATCHED}):
-        parser.error("--matched is for the models of note 7, whose sizes it says.")
     given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
     if arguments.average and given - {"average", "device", "store", "mnist"}:
         parser.error("--average takes all but --device, --store and --mnist from the members.")

@@ -20,12 +20,9 @@ from pixelrnn.models import configs
 STORED = ROOT / "data" / "benchmarks"
 PAGE = ROOT / "labnotes" / "benchmarks.md"
 BEGIN, END = "<!-- tables of tools/leaderboard.py -->\n", "<!-- end of the tables -->\n"
-# Of tables: of networks whose nats are known for each picture, the same with as many parameters, others, mixtures.
-KINDS = ("compared", "matched", "runs", "mixtures")
-COMPARED = ("place", "nats per image", "below the next", "model", "standard error", "of seeds", "parameters")
+KINDS = ("compared", "runs", "mixtures")  # of tables: of networks whose nats are known for each picture, or not
 HEADS = {
-    "compared": COMPARED,
-    "matched": COMPARED,
+    "compared": ("place", "nats per image", "below the next", "model", "standard error", "of seeds", "parameters"),
     "runs": ("nats per image", "model", "standard error", "lowest to highest seed", "machine"),
     "mixtures": ("nats per image", "networks that are mixed", "each alone", "core-minutes", "machine"),
 }
@@ -52,7 +49,7 @@ class Run:
     def kind(self):
         if "members" in self.protocol:
             return "mixtures"
-        return "runs" if self.measured is None else "matched" if self.protocol.get("matched") else "compared"
+        return "runs" if self.measured is None else "compared"
 
     @property
     def told(self):
@@ -164,8 +161,8 @@ def again(group, runs):
         return "the commands are in the stored files, [below](#mixtures) for one"
     if kind == "runs":
         return "not by this version, whose seconds are those of one core; the stored file's first line has the settings"
-    flags = " --static" * (binarised == "static") + " --matched" * (kind == "matched")
-    command = f'`make bench BENCH="--model NAME --data {data} --seconds {budget:g}{flags}"`'
+    static = " --static" * (binarised == "static")
+    command = f'`make bench BENCH="--model NAME --data {data} --seconds {budget:g}{static}"`'
     told = f"{command}, with the units and seeds that the first line of the stored file names"
     return f"{told}. Machine: {', '.join(dict.fromkeys(run.machine for run in runs))}"
 
@@ -182,9 +179,8 @@ def task(group):
 
 def title(group):
     *_, budget, kind = group
-    of = {"compared": " of one core", "runs": "", "mixtures": " for each network of a mixture"}
-    of["matched"] = " of one core, models of as many parameters"
-    name = f"{task(group)}: {time_of(budget)}{of[kind]}"
+    of = {"compared": " of one core", "runs": "", "mixtures": " for each network of a mixture"}[kind]
+    name = f"{task(group)}: {time_of(budget)}{of}"
     return name[0].upper() + name[1:]
 
 
@@ -208,13 +204,12 @@ def tables(folder=STORED):
         first = runs[0]
         time = {
             "compared": f"{time_of(budget)}, one core",
-            "matched": f"{time_of(budget)}, one core, as many parameters",
             "runs": time_of(budget),
             "mixtures": f"{len(first.of_each)} x {time_of(budget)}, one core each",
         }[kind]
         cells = f"**{first.nats:.2f}**", task(group), time, first.told, first.machine
         best.append((place(group)[:2], first.nats, cells))
-        rows = table(HEADS[kind], compared(runs) if HEADS[kind] is COMPARED else [run.cells() for run in runs])
+        rows = table(HEADS[kind], compared(runs) if kind == "compared" else [run.cells() for run in runs])
         text.append(f"### {title(group)}\n\n{rows}\nTo repeat: {again(group, runs)}.\n")
     head = "nats per image", "data", "training", "model", "machine"
     return "\n".join(["## The lowest of each table\n", table(head, [cells for *_, cells in sorted(best)]), *text])

@@ -56,7 +56,7 @@ def load_letters(grey=False):
 def families():
     """The family of each picture of `load_letters`, by its first letter: Letters, str (count,) each.
 
-    Forms of one letter are alike, so an error over letters is one over families (results.standard_error).
+    Forms of one letter are alike, so an error over letters is one over families (errors.standard_error).
     """
     _, parts, family, _ = _rendered()
     return Letters(*(family[parts == part] for part in range(3)))

@@ -88,17 +88,6 @@ BENCHMARK = {
     "pixelcnn": Config(_pixelcnn, {"features": 8, "layers": 15, "last": 32}, trained_by("muon", 0.04)),
     "gated-pixelcnn": Config(_gated, {"features": 16, "layers": 5, "last": 32}, trained_by("muon", 0.04)),
 }
-# The same with about as many parameters as the joint row has; MADE has 1.2 million with one unit a value, its fewest.
-MATCHED = {
-    "independent": {"units": 440},
-    "joint": {"units": 256},
-    "pixel-lstm": {"units": 456},
-    "row-lstm": {"features": 140, "layers": 1},
-    "diagonal-bilstm": {"features": 148, "layers": 1},
-    "made": {"units": 1},
-    "pixelcnn": {"features": 74, "layers": 15, "last": 32},
-    "gated-pixelcnn": {"features": 80, "layers": 5, "last": 32},
-}
 # The joint row, trained otherwise: see lab note 7.
 JOINT_ROWS = {
     "joint-long": Config(_joint, {"units": 256}, MNIST_LONG),
