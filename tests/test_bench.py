@@ -12,7 +12,7 @@ import torch
 import helpers
 from pixelrnn.data import datasets
 from pixelrnn.evidence import stored_curves
-from pixelrnn.models import configs, orders, saving
+from pixelrnn.models import augmentation, configs, orders, saving
 from support import checks, devices, files
 
 pytestmark = pytest.mark.filterwarnings("ignore:The images at")  # which are not MNIST's
@@ -178,18 +178,22 @@ def test_members_of_several_orders_are_mixed_and_kept(place):
     assert turned["order"] == 3 and "--order 3" in turned["command"]
 
 
-def test_what_is_kept_of_a_network_conditioned_on_shifts_is_plain(place):
-    bench.main([*MEMBERS[:3], "joint-shifted", *MEMBERS[4:], "--seeds", "0", "1"])
-    stem = "digits_joint-shifted_4-units_fixed_0.05s"
+def test_networks_that_look_three_times_are_averaged(place):
+    bench.main([*MEMBERS[:3], "joint-views", *MEMBERS[4:], "--seeds", "0", "1"])
+    stem = "digits_joint-views_4-units_fixed_0.05s"
     weights = [place / "build" / f"{stem}_member{seed}.safetensors" for seed in (0, 1)]
-    assert [type(saving.load_model(path)) for path in weights] == [helpers.GenModel] * 2
+    assert [type(saving.load_model(path)) for path in weights] == [augmentation.ShiftConditioned] * 2
     bench.main(["--average", *map(str, weights), "--device", "cpu", "--store"])
     stored = place / "data" / "benchmarks" / f"{stem}_orders-0-seeds-0-1.csv"
     protocol, _ = stored_curves.load_benchmark(stored)
-    assert protocol["learning_rate"] == configs.MODELS["joint-shifted"].training["learning_rate"]
+    assert protocol["learning_rate"] == configs.MODELS["joint-views"].training["learning_rate"]
     assert protocol["parameters"] == 2 * sum(weight.numel() for weight in saving.load_model(weights[0]).parameters())
-    assert [path.suffix for path in stored.parent.iterdir()] == [".csv"]  # weights stay in build/
-    assert saving.load_model(place / "build" / f"{stored.stem}.safetensors").orders == [0]
+    assert sorted(path.suffix for path in stored.parent.iterdir()) == [".csv", ".npz"]  # weights stay in build/
+    mixture = saving.load_model(place / "build" / f"{stored.stem}.safetensors")
+    held_out = bench.pictures(SimpleNamespace(data="digits", members=True), 0)[1]
+    with np.load(stored.with_suffix(".npz")) as held:
+        assert np.allclose(held["pictures"], mixture.nats(held_out)[None], atol=1e-3)
+    assert mixture.orders == [0]
 
 
 def test_a_member_of_another_order_learned_turned_pictures(place):

@@ -1,10 +1,11 @@
-"""Shifted pictures: they move as asked, and a network conditioned on shifts is a plain one where nothing is shifted."""
+"""Shifted pictures: they move as asked, and a network that learned from them looks at each picture in three places."""
 
 import numpy as np
 import pytest
 import torch
 
 import helpers
+from pixelrnn.coding import codec
 from pixelrnn.models import augmentation
 from support import checks
 
@@ -42,45 +43,81 @@ def test_shifts_that_do_not_fit_are_refused(wrong):
         augmentation.shifted(PICTURES, wrong)
 
 
-def test_no_shift_adds_nothing():
-    """What is kept is a plain GenModel, and it computes the same to the last bit."""
+def views_by_hand(model, pictures):
+    """Logits of each view (views, count, rows, columns), shifted back; NaN where a value has left the view."""
+    seen = []
+    for by in augmentation.VIEWS:
+        shifts = torch.tensor([[0, by]]).expand(len(pictures), -1)
+        logits = model.on(shifts).teacher_forced(augmentation.shifted(pictures, shifts))
+        width = pictures.shape[-1]
+        columns = [logits[..., at + by] if 0 <= at + by < width else logits[..., 0] * np.nan for at in range(width)]
+        seen.append(torch.stack(columns, -1))
+    return torch.stack(seen)
+
+
+def test_outputs_are_the_mean_of_the_views_in_which_a_value_is():
     model = conditioned()
-    plain = model.plain()
-    assert type(plain) is helpers.GenModel and plain.settings == model.settings
-    assert (helpers.nats(model, PICTURES) == helpers.nats(plain, PICTURES)).all()
-    torch.manual_seed(1)
-    first, _ = helpers.sample(model, 5, batch=20, temperature=1.0)
-    torch.manual_seed(1)
-    assert torch.equal(first, helpers.sample(plain, 5, batch=20, temperature=1.0)[0])
-    moved = model.on(torch.tensor([[1, -1]]).expand(6, -1))
-    assert np.abs(helpers.nats(moved, PICTURES) - helpers.nats(plain, PICTURES)).min() > 1e-3
-    assert (helpers.nats(model, PICTURES) == helpers.nats(plain, PICTURES)).all()  # which the view leaves as it is
+    views = views_by_hand(model, PICTURES)
+    assert len(views) == 3 and views.std(0)[..., 2].min() > 0  # which differ
+    assert torch.allclose(model.teacher_forced(PICTURES), views.nanmean(0), atol=1e-6)
 
 
-@pytest.mark.parametrize("shift", [None, (1, -2)])
+def test_the_view_in_its_place_is_a_plain_joint_row():
+    """The shift adds nothing where there is none."""
+    model = conditioned()
+    plain = helpers.GenModel(**model.settings)
+    plain.load_state_dict({name: weight for name, weight in model.state_dict().items() if name != "of_shift.weight"})
+    still = model.on(torch.zeros(6, 2, dtype=torch.long))
+    assert torch.equal(still.teacher_forced(PICTURES), plain.teacher_forced(PICTURES))
+    assert np.abs(helpers.nats(model, PICTURES) - helpers.nats(plain, PICTURES)).min() > 1e-3
+    assert model.given is None  # a view leaves it as it is
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_sampling_sees_what_teacher_forcing_sees(temperature):
+    model = conditioned()
+    torch.manual_seed(1)
+    sampled, outputs = helpers.sample(model, 5, batch=20, temperature=temperature)
+    torch.manual_seed(1)
+    assert torch.equal(sampled, helpers.sample_naively(model, 5, batch=20, temperature=temperature))
+    assert torch.allclose(outputs, model.teacher_forced(sampled), atol=1e-5)
+    given = sampled[:, :2]
+    torch.manual_seed(1)
+    finished, _ = helpers.sample(model, 5, given=given, temperature=temperature)
+    torch.manual_seed(1)
+    again, _ = helpers.sample(model, 5, given=given, temperature=temperature, cached=False)
+    assert torch.equal(finished, again) and torch.equal(finished[:, :2], given)
+
+
+def test_files_have_what_was_coded_with_the_mean_of_views():
+    model = conditioned()
+    assert torch.equal(codec.decompress(codec.compress(PICTURES, model), model), PICTURES)
+
+
+@pytest.mark.parametrize("shift", [None, (1, -1)])
 @pytest.mark.parametrize("training", [True, False])
 def test_it_is_causal_for_any_shift(shift, training):
     model = conditioned().train(training)
-    assert not helpers.leaks(model.on(None if shift is None else torch.tensor([shift])), PICTURES[:1])
+    assert not helpers.leaks(model if shift is None else model.on(torch.tensor([shift])), PICTURES[:1])
+
+
+def moved_anywhere(pictures):
+    """As training pictures are, without a word of where."""
+    return augmentation.shifted(pictures, augmentation.some_shifts(len(pictures)))
 
 
 def test_it_learns_from_the_shift_where_a_picture_is():
     """One picture with one dot. A model that is not conditioned on the shift cannot know where the dot is."""
     dot = torch.zeros(64, 7, 7)
     dot[:, 3, 3] = 1
-
-    def moved(pictures):
-        far = torch.randint(-2, 3, (len(pictures), 2)) * (torch.rand(len(pictures), 1) >= augmentation.UNSHIFTED)
-        return augmentation.shifted(pictures, far)
-
     reached = {}
-    for name, kind, prepare in (("conditioned", augmentation.ShiftConditioned, None), ("not", helpers.GenModel, moved)):
+    for kind, prepare in ((augmentation.ShiftConditioned, None), (helpers.GenModel, moved_anywhere)):
         torch.manual_seed(0)
         model = kind(input_size=7, hidden_size=32, head="joint")
         helpers.train(model, dot, steps=400, learning_rate=0.01, prepare=prepare)
-        reached[name] = helpers.nats(model, dot[:1])[0]
-    # Not conditioned it can do no better than the share of pictures that are in place: 0.3 and a 25th of the others.
-    assert reached["conditioned"] < 0.2 and reached["not"] > 0.8 * -np.log(0.3 + 0.7 / 25)
+        reached[kind] = helpers.nats(model, dot[:1])[0]
+    # Not conditioned it can do no better than the share of pictures that are in place, one of 15.
+    assert reached[augmentation.ShiftConditioned] < 0.2 and reached[helpers.GenModel] > 0.8 * np.log(15)
 
 
 @pytest.mark.parametrize("context", [None, helpers.flipped(0.2)], ids=["itself", "damaged"])
@@ -93,13 +130,12 @@ def test_shifts_are_as_often_and_as_far_as_is_said(monkeypatch, context):
         return moved(pictures, of)
 
     monkeypatch.setattr(augmentation, "shifted", spy)
-    model, pictures = conditioned(most=3, input_size=9), torch.zeros(2000, 9, 9)
+    model, pictures = conditioned(input_size=9), torch.zeros(3000, 9, 9)
     helpers.train(model, pictures, steps=1, context=context)
     assert len(drawn) == 1 + (context is not None) and torch.equal(drawn[0], drawn[-1])
-    assert set(drawn[0].flatten().tolist()) == set(range(-3, 4))
-    still = (drawn[0] == 0).all(1).float().mean().item()
-    assert still == pytest.approx(augmentation.UNSHIFTED + (1 - augmentation.UNSHIFTED) / 49, abs=0.05)
-    assert model.given is None
+    places, counts = drawn[0].unique(dim=0, return_counts=True)
+    assert places.tolist() == [[row, column] for row in range(-2, 3) for column in range(-1, 2)]
+    assert (counts / 3000).sub(1 / 15).abs().max() < 0.02
 
 
 @pytest.mark.parametrize(
@@ -110,6 +146,7 @@ def test_networks_that_cannot_be_conditioned_are_refused(settings):
         conditioned(**settings)
 
 
-def test_no_shift_at_all_is_refused():
-    with pytest.raises(checks.LabError, match="most"):
-        conditioned(most=0)
+@pytest.mark.parametrize("settings", [{"encoding": "one-hot", "levels": 2}, {"distribution": "categorical"}])
+def test_other_values_than_bits_are_refused(settings):
+    with pytest.raises(checks.LabError, match="bits"):
+        conditioned(**settings)

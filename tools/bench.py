@@ -15,9 +15,10 @@ binarisations; "digits" are scikit-learn's, 1 where a value is 8 or more, 500 he
 The result of each model goes into build/, with --store into data/benchmarks/: a comment with command, protocol,
 machine and what else was measured, then seed, seconds, updates and nats for each look at the images. Beside it an .npz
 holds the nats of each picture, (seeds, pictures), and the means of the first pictures in each binarisation, (seeds,
-binarisations): what errors and paired differences are computed from. Images per second are a mean over the seeds; nats
-of training images (the first 2,000, binarised as in training), memory and speed of sampling are the last seed's. The
-learning rate falls over the whole budget. A run that fails is not stored; those before it are.
+binarisations): what errors and paired differences are computed from; beside the table of an average, those of all its
+members. Images per second are a mean over the seeds; nats of training images (the first 2,000, binarised as in
+training), memory and speed of sampling are the last seed's. The learning rate falls over the whole budget. A run that
+fails is not stored; those before it are.
 
 A run that is stopped, in whatever way, goes on where the same command is typed again: until all its results are stored,
 a checkpoint of each run is kept in build/checkpoints/, every three minutes, at Ctrl-C and at its end. So what is
@@ -49,7 +50,7 @@ sys.path.insert(0, str(ROOT))  # where helpers.py is
 import helpers
 from pixelrnn.data import datasets, letters
 from pixelrnn.evidence import stored_curves
-from pixelrnn.models import augmentation, configs, ensemble, orders, saving
+from pixelrnn.models import configs, ensemble, orders, saving
 from support import checkpoints, checks, devices, files
 
 LOOKS = (1.0,)  # at the images that are measured on, as parts of the budget
@@ -121,7 +122,9 @@ def run(arguments, name, seed):
     binarisation of some. Or None if it was interrupted."""
     entry, device = configs.MODELS[name], devices.choose_device(arguments.device)
     training, measured = (orders.turned(part, arguments.order) for part in pictures(arguments, seed))
-    prepare = torch.bernoulli if arguments.data == "mnist" and not arguments.static else lambda batch: batch
+    dynamic = arguments.data == "mnist" and not arguments.static
+    prepare = torch.bernoulli if dynamic else lambda batch: batch
+    soft = dynamic and entry.soft
     held_before, most = peak_memory(device), []
 
     def probe(model):
@@ -140,7 +143,8 @@ def run(arguments, name, seed):
             model,
             training,
             seconds=arguments.seconds,
-            prepare=lambda batch: entry.sequences(prepare(batch)),
+            prepare=lambda batch: entry.sequences(batch if soft else prepare(batch)),
+            context=torch.bernoulli if soft else None,
             probe=probe,
             probe_at=[arguments.seconds * look for look in LOOKS],
             checkpoint=kept,
@@ -151,7 +155,6 @@ def run(arguments, name, seed):
         raise checks.LabError(str(error)) from error
     if history.interrupted:
         return None
-    model = model.plain() if isinstance(model, augmentation.ShiftConditioned) else model
     rows = [
         (seed, round(history.seconds[update - 1], 1), int(update), round(float(value), 3))
         for update, value in zip(*history.probed("nats"), strict=True)
@@ -391,12 +394,14 @@ def average(arguments, device):
     seeds = [seed for _, seed in who]
     shared = {key: protocols[0][key] for key in (*ALIKE, *configs.MODELS[protocols[0]["model"]].training)}
     asked = {"data": shared["data"], "static": False, "validation": "validation" in shared["unit"], "members": True}
-    _, measured = pictures(argparse.Namespace(mnist=arguments.mnist, **asked), seeds[0])
+    asked = argparse.Namespace(mnist=arguments.mnist, order=0, **asked)
+    _, measured = pictures(asked, seeds[0])
     for count in range(1, len(models) + 1):
         of = {order: [m for m, (own, _) in zip(models, who[:count], strict=False) if own == order] for order, _ in who}
         joined = {order: own[0] if len(own) == 1 else ensemble.Average(own) for order, own in of.items() if own}
         joined = orders.Mixture(list(joined), list(joined.values()))
-        nats = joined.nats(measured).mean()
+        of_pictures = joined.nats(measured)
+        nats = of_pictures.mean()
         seconds, updates = (sum(member[key] for member in members[:count]) for key in ("seconds", "updates"))
         rows.append((seeds[count - 1], round(seconds, 1), updates, round(float(nats), 3)))
         print(f"{count} averaged, together {seconds:.1f} s: {nats:.3f} nats per image", flush=True)
@@ -411,6 +416,8 @@ def average(arguments, device):
     members = [{"order": order, **member} for (order, _), member in zip(who, members, strict=True)]
     if devices.process()[0] == 0:
         store(path, {"command": command(arguments), **shared, "parameters": parameters, "members": members}, rows)
+        several = [joined.nats(one).mean() for one in binarisations(asked)]
+        store_pictures(path, [(of_pictures, [of_pictures[:SEVERAL].mean(), *several])], clusters_of(asked))
         saving.save_model(joined, ROOT / "build" / f"{stem}.safetensors")
     return path
 

@@ -24,7 +24,14 @@ KINDS = ("compared", "runs", "mixtures")  # of tables: of networks whose nats ar
 HEADS = {
     "compared": ("place", "nats per image", "below the next", "model", "standard error", "of seeds", "parameters"),
     "runs": ("nats per image", "model", "standard error", "lowest to highest seed", "machine"),
-    "mixtures": ("nats per image", "networks that are mixed", "each alone", "core-minutes", "machine"),
+    "mixtures": (
+        "nats per image",
+        "networks that are mixed",
+        "standard error",
+        "each alone",
+        "core-minutes",
+        "machine",
+    ),
 }
 NAMES_OF_SIZES = {"last": "features in the last layers"}  # where the stored word does not say it
 DATA = {"mnist": "MNIST", "letters": "letters", "digits": "digits of scikit-learn"}
@@ -83,7 +90,8 @@ class Run:
         span, count = low if low == high else f"{low} to {high}", len(self.of_each)
         if self.kind == "mixtures":
             minutes = sum(member["threads"] for member in self.protocol["members"]) * self.protocol["budget"] / 60
-            return f"**{self.nats:.2f}**", f"{self.told}: {self._members()}", span, f"{minutes:g}", self.machine
+            error = "not stored" if self.measured is None else f"{math.hypot(*self.errors):.2f}"
+            return f"**{self.nats:.2f}**", f"{self.told}: {self._members()}", error, span, f"{minutes:g}", self.machine
         error = f"{np.std(self.of_each, ddof=1) / count**0.5:.2g} ({count} seeds)" if count > 1 else "one seed"
         return f"**{self.nats:.2f}**", self.told, error, span, self.machine
 
@@ -124,13 +132,13 @@ def _errors(pictures, binarisations, clusters=None, binarised=None):
 def load(path):
     """A stored run."""
     protocol, table = stored_curves.load_benchmark(path)
-    if "members" in protocol:
-        return Run(protocol, table["nats"][-1], [member["nats"] for member in protocol["members"]])
-    of_each = [table["nats"][table["seed"] == seed][-1] for seed in np.unique(table["seed"])]
     measured = None
     if path.with_suffix(".npz").exists():
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as held:
             measured = {name.partition(" ")[0]: held[name] for name in held.files}
+    if "members" in protocol:
+        return Run(protocol, table["nats"][-1], [member["nats"] for member in protocol["members"]], measured)
+    of_each = [table["nats"][table["seed"] == seed][-1] for seed in np.unique(table["seed"])]
     return Run(protocol, float(np.mean(of_each)), of_each, measured)
 
 
@@ -157,6 +165,8 @@ def apart(lower, higher):
 def again(group, runs):
     """What trains the runs of a table again."""
     data, binarised, budget, kind = group
+    if kind == "mixtures" and not any(run.protocol["model"] in configs.MODELS for run in runs):
+        return "not by this version, which has another model in its place; the stored files have the settings"
     if kind == "mixtures":
         return "the commands are in the stored files, [below](#mixtures) for one"
     if kind == "runs":

@@ -58,6 +58,15 @@ def load_benchmark(path):
     return protocol, dict(zip(names, numbers.T, strict=True))
 
 
+def load_controls(path):
+    """What `python tools/controls.py` stored: (question, control, seed) -> (seconds, parameters, updates, nats)."""
+    _, _, names, numbers = read_table(path, "`python tools/controls.py` makes it.", labels=2)
+    return {
+        (*name, int(seed)): (seconds, int(parameters), int(updates), nats)
+        for name, (seed, seconds, parameters, updates, nats) in zip(names, numbers.tolist(), strict=True)
+    }
+
+
 def fraction_in_time(losses, reference, factor=2.0, floor=0.0):
     """How far a loss curve stays within the reference seeds: the fraction of ten loss levels reached in time.
 

@@ -4,7 +4,21 @@ import torch
 from torch import nn
 
 from helpers import GenModel, SequenceModel
+from pixelrnn.models.augmentation import ShiftConditioned
 from support.checks import LabError
+
+
+def described(model):
+    """A member of an ensemble by its kind and settings, from which `built` makes it again."""
+    return {"model": type(model).__name__, **model.settings}
+
+
+def built(model, kinds):
+    """A member of an ensemble: the model itself, or the one of these kinds that its description says."""
+    if not isinstance(model, dict):
+        return model
+    kind = {kind.__name__: kind for kind in kinds}[model.get("model", "GenModel")]
+    return kind(**{name: value for name, value in model.items() if name != "model"})
 
 
 class Average(SequenceModel):
@@ -13,21 +27,22 @@ class Average(SequenceModel):
     The mean of logits is a geometric mean of probabilities, scaled to sum to 1 for each value; its nats are at most the
     mean of the members' (log-sum-exp is convex). Members differ by their first weights; they see the same batches.
 
-    models: GenModels, or the settings of each.
+    models: GenModels or ShiftConditioned ones, or the settings of each.
     """
 
+    KINDS = (GenModel, ShiftConditioned)
     ALIKE = ("input_size", "encoding", "distribution", "levels", "window", "streams", "causal", "joint")
 
     def __init__(self, models):
         super().__init__()
-        self.models = nn.ModuleList(GenModel(**model) if isinstance(model, dict) else model for model in models)
+        self.models = nn.ModuleList(built(model, self.KINDS) for model in models)
         joint = all(isinstance(model, GenModel) and model.joint for model in self.models)
         alike = {tuple(getattr(model, name) for name in self.ALIKE) for model in self.models if joint}
         if len(alike) != 1:
             raise LabError("An average is of one or more GenModels with a joint head that read and predict alike.")
         for name, value in zip(self.ALIKE, alike.pop(), strict=True):
             setattr(self, name, value)
-        self.settings = {"models": [model.settings for model in self.models]}
+        self.settings = {"models": [described(model) for model in self.models]}
 
     def teacher_forced(self, sequences):
         """Outputs for every step, each from the true values before it: (batch, steps, ...)."""

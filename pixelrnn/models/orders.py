@@ -14,7 +14,7 @@ from torch import nn
 
 import helpers
 from pixelrnn.models.conditioned import Conditioned
-from pixelrnn.models.ensemble import Average
+from pixelrnn.models.ensemble import Average, built, described
 from support.checks import LabError, choice, whole
 
 ORDERS = range(8)  # the symmetries of a square: 1 flips rows, 2 flips columns, 4 exchanges the two
@@ -87,27 +87,22 @@ class Orders(nn.Module):
 class Mixture(Orders):
     """Models of rows, one for each reading order, mixed picture by picture; nothing is learned here.
 
-    models: for each order a GenModel or an Average, whose rows are the columns of a square picture, or its settings.
+    models: for each order a model of KINDS, whose rows are the columns of a square picture, or its settings.
     """
 
-    KINDS = (helpers.GenModel, Average)
+    KINDS = (*Average.KINDS, Average)
 
     def __init__(self, orders, models):
         super().__init__(orders)
-        self.models = nn.ModuleList(self._built(model) if isinstance(model, dict) else model for model in models)
+        self.models = nn.ModuleList(built(model, self.KINDS) for model in models)
         sizes = {getattr(model, "input_size", None) for model in self.models if isinstance(model, self.KINDS)}
         if len(self.orders) != len(self.models) or len(sizes) != 1 or None in sizes:
             raise LabError("A mixture has a model of rows (GenModel or Average) of one size for each of its orders.")
         self.size = sizes.pop()
-        members = [{"model": type(model).__name__, **model.settings} for model in self.models]
-        self.settings = {"orders": self.orders, "models": members}
+        self.settings = {"orders": self.orders, "models": [described(model) for model in self.models]}
 
     def in_order(self, order):
         return self.models[self.orders.index(order)]
-
-    def _built(self, settings):
-        kinds = {kind.__name__: kind for kind in self.KINDS}
-        return kinds[settings["model"]](**{name: value for name, value in settings.items() if name != "model"})
 
 
 class Shared(Orders):

@@ -11,11 +11,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers import GenModel
-from pixelrnn.models import ensemble, orders, paper
+from pixelrnn.models import augmentation, ensemble, orders, paper
 from support.checks import LabError
 from support.files import reading, written_whole
 
-MODELS = (GenModel, *paper.MODELS, ensemble.Average, orders.Mixture, orders.Shared)
+MODELS = (GenModel, augmentation.ShiftConditioned, *paper.MODELS, ensemble.Average, orders.Mixture, orders.Shared)
 
 
 class _AsMuchAs(TorchDispatchMode):

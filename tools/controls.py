@@ -1,0 +1,189 @@
+"""What makes the difference, one thing changed at a time: `python tools/controls.py`.
+
+Each control is a training on MNIST for seconds of one core (its own work alone: time.process_time), measured on the
+first 2,000 validation images, with three seeds where it takes a minute. The questions:
+
+why: why the joint row leads after a minute. Its values to the left, layers of its head, width, optimiser and batch are
+    changed, everything else is as in the benchmark.
+matched: what is left of the lead if all models have 11,000 to 13,000 parameters, as the paper's have in the benchmark:
+    with more these make few updates in a minute. MADE has at least one unit for each value, hence 1.2 million.
+long: what is left of it after ten minutes.
+shifts: what training on shifted images brings, what it brings to tell the network of the shift, and the three views.
+
+The table of all is data/controls/mnist.csv; a run that is stopped goes on from there.
+"""
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # where helpers.py is
+
+import helpers
+from pixelrnn.data import datasets
+from pixelrnn.evidence import stored_curves
+from pixelrnn.models import augmentation, configs
+from support import checks, devices, files, joint_head
+
+MEASURED = 2000
+PATH = files.DATA / "controls" / "mnist.csv"
+COLUMNS = ("question", "control", "seed", "seconds", "parameters", "updates", "nats")
+QUESTIONS = ("why", "matched", "long", "shifts")
+
+
+class Unseen(nn.Module):
+    """In place of a layer that sees values: it sees none."""
+
+    def forward(self, values):
+        return 0
+
+
+@dataclass
+class Control:
+    """One training: a model of the benchmark, what of it is changed, and for how long it is trained."""
+
+    model: str
+    seconds: float = 60
+    sizes: dict = field(default_factory=dict)
+    training: dict = field(default_factory=dict)
+    change: callable = lambda network: network  # of the network before training
+    prepare: callable = None  # of each batch, before it is binarised
+    also: dict = field(default_factory=dict)  # more rows of the table: a name -> what is measured of the network
+
+    @property
+    def seeds(self):
+        return range(3) if self.seconds <= 60 else range(1)
+
+
+def _unseeing(network):
+    network.head.left = Unseen()
+    return network
+
+
+def _head(layers, numbers=joint_head.EMBEDDING):
+    """Change: a joint head with so many hidden layers, and so many numbers for a value."""
+
+    def change(network):
+        places, head = network.input_size, network.head
+        head.above = nn.Linear(head.above.in_features, places * numbers)
+        head.left = joint_head.MaskedLinear(places, 1, numbers, own=False)
+        head.hidden = nn.ModuleList(joint_head.MaskedLinear(places, numbers, numbers) for _ in range(layers))
+        head.out = joint_head.MaskedLinear(places, numbers, 1)
+        return network
+
+    return change
+
+
+def _plain(network):
+    return helpers.GenModel(**network.settings)
+
+
+def _in_place(network):
+    """The view of a picture in its place alone."""
+    return dict(network.views())[0]
+
+
+def _moved(pictures):
+    return augmentation.shifted(pictures, augmentation.some_shifts(len(pictures), pictures.device))
+
+
+CONTROLS = {
+    ("why", "as in the benchmark"): Control("joint"),
+    ("why", "values to the left are not seen"): Control("joint", change=_unseeing),
+    ("why", "no hidden layer in the head"): Control("joint", change=_head(0)),
+    ("why", "four hidden layers in the head"): Control("joint", change=_head(4)),
+    ("why", "64 units"): Control("joint", sizes={"units": 64}),
+    ("why", "256 units"): Control("joint", sizes={"units": 256}),
+    ("why", "Adam"): Control("joint", training={"optimizer": "adam", "learning_rate": 0.004}),
+    ("why", "batches of 32"): Control("joint", training={"batch_size": 32}),
+    ("why", "batches of 128"): Control("joint", training={"batch_size": 128}),
+    ("matched", "joint row"): Control("joint", sizes={"units": 14}, change=_head(2, 2)),
+    ("matched", "independent row"): Control("independent", sizes={"units": 38}),
+    ("matched", "pixel LSTM"): Control("pixel-lstm", sizes={"units": 53}),
+    ("matched", "Row LSTM"): Control("row-lstm"),
+    ("matched", "Diagonal BiLSTM"): Control("diagonal-bilstm"),
+    ("matched", "MADE"): Control("made", sizes={"units": 1}),
+    ("matched", "PixelCNN"): Control("pixelcnn"),
+    ("matched", "Gated PixelCNN"): Control("gated-pixelcnn", sizes={"features": 9, "last": 18}),
+    **{("long", configs.NAMES[name]): Control(name, 600) for name in configs.BENCHMARK},
+    ("shifts", "no shifts"): Control("joint-views", 600, change=_plain),
+    ("shifts", "shifted, not told"): Control("joint-views", 600, change=_plain, prepare=_moved),
+    ("shifts", "shifted and told, three views"): Control(
+        "joint-views", 600, also={"shifted and told, one view": _in_place}
+    ),
+}
+
+
+def trial(control, seed, mnist):
+    """One training: (question, control, seed) -> (seconds, parameters, updates, mean nats of validation images), of the
+    control and of what else is measured of its network."""
+    torch.set_num_threads(1)
+    made, (training, validation, _) = CONTROLS[control], datasets.binarized_mnist(mnist)
+    entry = configs.MODELS[made.model]
+    torch.manual_seed(seed)
+    network = made.change(entry.build(*training.shape[1:], **{**entry.sizes, **made.sizes}))
+    parameters = sum(weight.numel() for weight in network.parameters())
+    settings = {**entry.training, **made.training, "seconds": made.seconds, "clock": time.process_time}
+    before = made.prepare or (lambda batch: batch)
+    if entry.soft:
+        settings |= {"prepare": before, "context": torch.bernoulli}
+    else:
+        settings |= {"prepare": lambda batch: entry.sequences(torch.bernoulli(before(batch)))}
+    history = helpers.train(network, training, **settings)
+    question, name = control
+    pictures, rows = entry.sequences(validation[:MEASURED]), {}
+    for told, part in {name: lambda whole: whole, **made.also}.items():
+        nats = round(float(helpers.nats(part(network), pictures).mean()), 3)
+        rows[question, told, seed] = made.seconds, parameters, len(history.loss), nats
+    return rows
+
+
+def run(questions, mnist, path):
+    """Train what is not known yet, as many at once as there are cores, and store the table after each."""
+    known = stored_curves.load_controls(path) if path.exists() else {}
+    protocol = {
+        "command": "python tools/controls.py",
+        "unit": f"nats per image, mean over the first {MEASURED:,} validation images",
+        "processor": devices.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+    calls = {
+        (*name, seed): (trial, name, seed, mnist)
+        for name, control in CONTROLS.items()
+        for seed in control.seeds
+        if name[0] in questions and (*name, seed) not in known
+    }
+    for _, rows in devices.in_processes(calls, os.cpu_count()):
+        known |= rows
+        files.write_table(path, protocol, COLUMNS, [(*key, *values) for key, values in sorted(known.items())])
+        for key, values in rows.items():
+            print(*key, *values, flush=True)
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("questions", nargs="*", help=f"which of {', '.join(QUESTIONS)} (default: all)")
+    parser.add_argument("--mnist", help="a path, or 'download' (default: the environment variable PIXELRNN_MNIST)")
+    arguments = parser.parse_args(words)
+    try:
+        questions = [checks.choice("A question", one, QUESTIONS) for one in arguments.questions or QUESTIONS]
+        datasets.load_mnist(arguments.mnist)  # told before an hour of work
+        files.check_writable(PATH)
+        run(questions, arguments.mnist, PATH)
+    except checks.LabError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on.")
+        sys.exit(130)  # as a shell tells it
+
+
+if __name__ == "__main__":
+    main()
