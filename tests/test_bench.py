@@ -190,10 +190,30 @@ def test_networks_that_look_three_times_are_averaged(place):
     assert protocol["parameters"] == 2 * sum(weight.numel() for weight in saving.load_model(weights[0]).parameters())
     assert sorted(path.suffix for path in stored.parent.iterdir()) == [".csv", ".npz"]  # weights stay in build/
     mixture = saving.load_model(place / "build" / f"{stored.stem}.safetensors")
+    assert all(abs(member["nats in one view"] - member["nats"]) > 1e-3 for member in protocol["members"])
     held_out = bench.pictures(SimpleNamespace(data="digits", members=True), 0)[1]
     with np.load(stored.with_suffix(".npz")) as held:
         assert np.allclose(held["pictures"], mixture.nats(held_out)[None], atol=1e-3)
     assert mixture.orders == [0]
+
+
+def test_grey_values_are_predicted_from_bits_where_the_model_says_so(place, monkeypatch):
+    given = {}
+
+    class TrainedError(Exception):
+        pass
+
+    def train(model, images, *, prepare, context, **others):
+        given[type(model)] = prepare(images[:3]), context
+        raise TrainedError
+
+    monkeypatch.setattr(helpers, "train", train)
+    for name in ("joint-views", "joint"):
+        with pytest.raises(TrainedError):
+            bench.main(["--seconds", "0.1", "--units", "4", "--model", name, "--device", "cpu"])
+    (grey, context), (bits, none) = (given[kind] for kind in (augmentation.ShiftConditioned, helpers.GenModel))
+    assert context is torch.bernoulli and ((grey > 0) & (grey < 1)).any()  # one pixel of the small MNIST is grey
+    assert none is None and set(bits.unique().tolist()) <= {0, 1}
 
 
 def test_a_member_of_another_order_learned_turned_pictures(place):

@@ -1,8 +1,8 @@
-"""The search for the settings of the benchmark's models, and the controls, on little data."""
+"""The search for the settings of the benchmark's models, and the ablations, on little data."""
 
 import dataclasses
 
-import controls
+import ablations
 import numpy as np
 import pytest
 import search
@@ -20,7 +20,7 @@ def place(tmp_path, monkeypatch):
     np.savez(tmp_path / "mnist.npz", train_images=images, test_images=images[:4])
     monkeypatch.setenv("PIXELRNN_MNIST", str(tmp_path / "mnist.npz"))
     monkeypatch.setattr(search, "PATH", tmp_path / "search.csv")
-    monkeypatch.setattr(controls, "PATH", tmp_path / "controls.csv")
+    monkeypatch.setattr(ablations, "PATH", tmp_path / "ablations.csv")
     monkeypatch.setattr(
         devices, "in_processes", lambda calls, at_once: ((name, f(*a)) for name, (f, *a) in calls.items())
     )
@@ -90,9 +90,9 @@ def test_without_mnist_it_says_what_to_do(monkeypatch):
 
 def network_of(name):
     torch.manual_seed(0)
-    control = controls.CONTROLS[name]
-    entry = configs.MODELS[control.model]
-    return control.change(entry.build(28, 28, **{**entry.sizes, **control.sizes})), entry
+    run = ablations.RUNS[name]
+    entry = configs.MODELS[run.model]
+    return run.change(entry.build(28, 28, **{**entry.sizes, **run.sizes})), entry
 
 
 def test_a_head_that_does_not_see_values_to_the_left_reads_only_rows_above():
@@ -105,28 +105,28 @@ def test_a_head_that_does_not_see_values_to_the_left_reads_only_rows_above():
 
 def test_a_changed_head_of_the_same_size_is_the_head_of_the_benchmark():
     network, entry = network_of(("why", "as in the benchmark"))
-    changed = controls._head(2)(entry.build(28, 28, **entry.sizes))
+    changed = ablations._head(2)(entry.build(28, 28, **entry.sizes))
     changed.load_state_dict(network.state_dict())
     pictures = torch.bernoulli(torch.rand(2, 28, 28))
     assert torch.equal(changed.teacher_forced(pictures), network.teacher_forced(pictures))
 
 
 def test_matched_models_have_as_many_parameters_as_those_of_the_paper():
-    for question, name in controls.CONTROLS:
+    for question, name in ablations.RUNS:
         if question == "matched" and name != "MADE":
             assert 10_800 < sum(weight.numel() for weight in network_of((question, name))[0].parameters()) < 13_200
 
 
 @pytest.mark.filterwarnings("ignore:The images at")
-def test_controls_are_measured_and_go_on_where_they_were_stopped(place, monkeypatch):
-    names = ("why", "no hidden layer in the head"), ("shifts", "shifted and told, three views")
-    short = {name: dataclasses.replace(controls.CONTROLS[name], seconds=0.2) for name in names}
-    monkeypatch.setattr(controls, "CONTROLS", short)
-    controls.main(["shifts"])
-    known = stored_curves.load_controls(controls.PATH)
-    views = [known["shifts", f"shifted and told, {how}", 0] for how in ("one view", "three views")]
+def test_ablations_are_measured_and_go_on_where_they_were_stopped(place, monkeypatch):
+    names = ("why", "no hidden layer in the head"), ("shifts", "conditioned on the shift, three views")
+    short = {name: dataclasses.replace(ablations.RUNS[name], seconds=0.2) for name in names}
+    monkeypatch.setattr(ablations, "RUNS", short)
+    ablations.main(["shifts"])
+    known = stored_curves.load_ablations(ablations.PATH)
+    views = [known["shifts", f"conditioned on the shift, {how}", 0] for how in ("one view", "three views")]
     assert len(known) == 6 and views[0][:3] == views[1][:3] and views[0][3] != views[1][3]  # one training, three seeds
-    controls.main([])
-    assert len(stored_curves.load_controls(controls.PATH)) == 9
-    monkeypatch.setattr(controls, "trial", None)  # nothing is trained again
-    controls.main([])
+    ablations.main([])
+    assert len(stored_curves.load_ablations(ablations.PATH)) == 9
+    monkeypatch.setattr(ablations, "trial", None)  # nothing is trained again
+    ablations.main([])

@@ -50,7 +50,7 @@ sys.path.insert(0, str(ROOT))  # where helpers.py is
 import helpers
 from pixelrnn.data import datasets, letters
 from pixelrnn.evidence import stored_curves
-from pixelrnn.models import configs, ensemble, orders, saving
+from pixelrnn.models import augmentation, configs, ensemble, orders, saving
 from support import checkpoints, checks, devices, files
 
 LOOKS = (1.0,)  # at the images that are measured on, as parts of the budget
@@ -180,6 +180,8 @@ def run(arguments, name, seed):
         "processes": devices.process()[1],
         "times taken up": kept.times,
     }
+    if isinstance(model, augmentation.ShiftConditioned):
+        also["nats in one view"] = round(float(helpers.nats(dict(model.views())[0], measured).mean()), 3)
     if arguments.members and devices.process()[0] == 0:
         saving.save_model(model, path_of(arguments, name, [seed]).with_suffix(".safetensors"))
     print(
@@ -364,6 +366,7 @@ OWN = (
     "date",
     "nats of training images",
 )  # kept of each of its members
+SOME = ("nats in one view",)  # and this, where it was measured
 
 
 def average(arguments, device):
@@ -382,7 +385,9 @@ def average(arguments, device):
         seed, seconds, updates, nats = (table[column][-1].item() for column in ("seed", "seconds", "updates", "nats"))
         members.append({"seed": int(seed), "seconds": seconds, "updates": int(updates), "nats": nats})
         looks = zip(*(table[column].tolist() for column in ("seconds", "updates", "nats")), strict=True)
-        members[-1] |= {key: protocol[key] for key in OWN} | {"looks": [list(look) for look in looks]}
+        members[-1] |= {key: protocol[key] for key in (*OWN, *SOME) if key in protocol} | {
+            "looks": [list(look) for look in looks]
+        }
     different = [key for key in ALIKE if any(protocol[key] != protocols[0][key] for protocol in protocols)]
     if different:
         raise checks.LabError(f"Members of an average are trained alike; these differ in {', '.join(different)}.")

@@ -113,20 +113,25 @@ def search(models, mnist, path, seconds=SECONDS):
             print(*one, *result, flush=True)
 
 
-def main(words=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", nargs="+", choices=configs.BENCHMARK, default=list(configs.BENCHMARK))
-    parser.add_argument("--mnist", help="a path, or 'download' (default: the environment variable PIXELRNN_MNIST)")
-    arguments = parser.parse_args(words)
+def carry_out(work, path, mnist):
+    """Run `work()`, which trains on MNIST and stores a table in `path`; say what is missing, or how to go on."""
     try:
-        datasets.load_mnist(arguments.mnist)  # told before an hour of work
-        files.check_writable(PATH)
-        search(arguments.model, arguments.mnist, PATH)
+        datasets.load_mnist(mnist)  # told before an hour of work
+        files.check_writable(path)
+        work()
     except checks.LabError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on.")
         sys.exit(130)  # as a shell tells it
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--model", nargs="+", choices=configs.BENCHMARK, default=list(configs.BENCHMARK))
+    parser.add_argument("--mnist", help="a path, or 'download' (default: the environment variable PIXELRNN_MNIST)")
+    arguments = parser.parse_args(words)
+    carry_out(lambda: search(arguments.model, arguments.mnist, PATH), PATH, arguments.mnist)
 
 
 if __name__ == "__main__":

@@ -58,9 +58,9 @@ def load_benchmark(path):
     return protocol, dict(zip(names, numbers.T, strict=True))
 
 
-def load_controls(path):
-    """What `python tools/controls.py` stored: (question, control, seed) -> (seconds, parameters, updates, nats)."""
-    _, _, names, numbers = read_table(path, "`python tools/controls.py` makes it.", labels=2)
+def load_ablations(path):
+    """What `python tools/ablations.py` stored: (question, run, seed) -> (seconds, parameters, updates, nats)."""
+    _, _, names, numbers = read_table(path, "`python tools/ablations.py` makes it.", labels=2)
     return {
         (*name, int(seed)): (seconds, int(parameters), int(updates), nats)
         for name, (seed, seconds, parameters, updates, nats) in zip(names, numbers.tolist(), strict=True)

@@ -75,10 +75,8 @@ class ShiftConditioned(Conditioned):
 
     def condition(self, batch):
         """Of the shifts that are given, (batch, 2), or (1, 2) for all, or of none."""
-        if self.given is None:
-            return torch.zeros(2, batch, self.settings["hidden_size"]).to(self.of_shift.weight)
-        given = self.given.expand(batch, -1).to(self.of_shift.weight)
-        return self.of_shift(given / max(ROWS, COLUMNS)).chunk(2, 1)
+        given = torch.zeros(1, 2) if self.given is None else self.given
+        return self.of_shift(given.expand(batch, -1).to(self.of_shift.weight) / max(ROWS, COLUMNS)).chunk(2, 1)
 
     def views(self):
         """For each of the VIEWS its shift to the right, and the network on that shift."""

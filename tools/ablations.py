@@ -1,16 +1,15 @@
-"""What makes the difference, one thing changed at a time: `python tools/controls.py`.
+"""What makes the difference, one thing changed at a time: `python tools/ablations.py`.
 
-Each control is a training on MNIST for seconds of one core (its own work alone: time.process_time), measured on the
+Each is a training on MNIST for seconds of one core (its own work alone: time.process_time), measured on the
 first 2,000 validation images, with three seeds where it takes a minute. The questions:
 
 why: why the joint row leads after a minute. Its values to the left, layers of its head, width, optimiser and batch are
     changed, everything else is as in the benchmark.
-matched: what is left of the lead if all models have 11,000 to 13,000 parameters, as the paper's have in the benchmark:
-    with more these make few updates in a minute. MADE has at least one unit for each value, hence 1.2 million.
-long: what is left of it after ten minutes.
-shifts: what training on shifted images brings, what it brings to tell the network of the shift, and the three views.
+matched: what is left of the lead if all models have 11,000 to 13,000 parameters, as the paper's layers have in the
+    benchmark: with more they make few updates in a minute. MADE has one unit for each value, or more: 1.2 million.
+shifts: what training on shifted images brings, what conditioning on it brings, and the three views (ten minutes).
 
-The table of all is data/controls/mnist.csv; a run that is stopped goes on from there.
+The table of all is data/ablations/mnist.csv; a run that is stopped goes on from there.
 """
 
 import argparse
@@ -26,6 +25,8 @@ from torch import nn
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where helpers.py is
 
+import search
+
 import helpers
 from pixelrnn.data import datasets
 from pixelrnn.evidence import stored_curves
@@ -33,9 +34,9 @@ from pixelrnn.models import augmentation, configs
 from support import checks, devices, files, joint_head
 
 MEASURED = 2000
-PATH = files.DATA / "controls" / "mnist.csv"
-COLUMNS = ("question", "control", "seed", "seconds", "parameters", "updates", "nats")
-QUESTIONS = ("why", "matched", "long", "shifts")
+PATH = files.DATA / "ablations" / "mnist.csv"
+COLUMNS = ("question", "run", "seed", "seconds", "parameters", "updates", "nats")
+QUESTIONS = ("why", "matched", "shifts")
 
 
 class Unseen(nn.Module):
@@ -46,7 +47,7 @@ class Unseen(nn.Module):
 
 
 @dataclass
-class Control:
+class Run:
     """One training: a model of the benchmark, what of it is changed, and for how long it is trained."""
 
     model: str
@@ -94,38 +95,37 @@ def _moved(pictures):
     return augmentation.shifted(pictures, augmentation.some_shifts(len(pictures), pictures.device))
 
 
-CONTROLS = {
-    ("why", "as in the benchmark"): Control("joint"),
-    ("why", "values to the left are not seen"): Control("joint", change=_unseeing),
-    ("why", "no hidden layer in the head"): Control("joint", change=_head(0)),
-    ("why", "four hidden layers in the head"): Control("joint", change=_head(4)),
-    ("why", "64 units"): Control("joint", sizes={"units": 64}),
-    ("why", "256 units"): Control("joint", sizes={"units": 256}),
-    ("why", "Adam"): Control("joint", training={"optimizer": "adam", "learning_rate": 0.004}),
-    ("why", "batches of 32"): Control("joint", training={"batch_size": 32}),
-    ("why", "batches of 128"): Control("joint", training={"batch_size": 128}),
-    ("matched", "joint row"): Control("joint", sizes={"units": 14}, change=_head(2, 2)),
-    ("matched", "independent row"): Control("independent", sizes={"units": 38}),
-    ("matched", "pixel LSTM"): Control("pixel-lstm", sizes={"units": 53}),
-    ("matched", "Row LSTM"): Control("row-lstm"),
-    ("matched", "Diagonal BiLSTM"): Control("diagonal-bilstm"),
-    ("matched", "MADE"): Control("made", sizes={"units": 1}),
-    ("matched", "PixelCNN"): Control("pixelcnn"),
-    ("matched", "Gated PixelCNN"): Control("gated-pixelcnn", sizes={"features": 9, "last": 18}),
-    **{("long", configs.NAMES[name]): Control(name, 600) for name in configs.BENCHMARK},
-    ("shifts", "no shifts"): Control("joint-views", 600, change=_plain),
-    ("shifts", "shifted, not told"): Control("joint-views", 600, change=_plain, prepare=_moved),
-    ("shifts", "shifted and told, three views"): Control(
-        "joint-views", 600, also={"shifted and told, one view": _in_place}
+RUNS = {
+    ("why", "as in the benchmark"): Run("joint"),
+    ("why", "values to the left are not seen"): Run("joint", change=_unseeing),
+    ("why", "no hidden layer in the head"): Run("joint", change=_head(0)),
+    ("why", "four hidden layers in the head"): Run("joint", change=_head(4)),
+    ("why", "64 units"): Run("joint", sizes={"units": 64}),
+    ("why", "256 units"): Run("joint", sizes={"units": 256}),
+    ("why", "Adam"): Run("joint", training={"optimizer": "adam", "learning_rate": 0.004}),
+    ("why", "batches of 32"): Run("joint", training={"batch_size": 32}),
+    ("why", "batches of 128"): Run("joint", training={"batch_size": 128}),
+    ("matched", "joint row"): Run("joint", sizes={"units": 14}, change=_head(2, 2)),
+    ("matched", "independent row"): Run("independent", sizes={"units": 38}),
+    ("matched", "pixel LSTM"): Run("pixel-lstm", sizes={"units": 53}),
+    ("matched", "Row LSTM"): Run("row-lstm"),
+    ("matched", "Diagonal BiLSTM"): Run("diagonal-bilstm"),
+    ("matched", "MADE"): Run("made", sizes={"units": 1}),
+    ("matched", "PixelCNN"): Run("pixelcnn"),
+    ("matched", "Gated PixelCNN"): Run("gated-pixelcnn", sizes={"features": 9, "last": 18}),
+    ("shifts", "no shifts"): Run("joint-views", 600, change=_plain),
+    ("shifts", "shifted, not conditioned on it"): Run("joint-views", 600, change=_plain, prepare=_moved),
+    ("shifts", "conditioned on the shift, three views"): Run(
+        "joint-views", 600, also={"conditioned on the shift, one view": _in_place}
     ),
 }
 
 
-def trial(control, seed, mnist):
+def trial(name, seed, mnist):
     """One training: (question, control, seed) -> (seconds, parameters, updates, mean nats of validation images), of the
-    control and of what else is measured of its network."""
+    run and of what else is measured of its network."""
     torch.set_num_threads(1)
-    made, (training, validation, _) = CONTROLS[control], datasets.binarized_mnist(mnist)
+    made, (training, validation, _) = RUNS[name], datasets.binarized_mnist(mnist)
     entry = configs.MODELS[made.model]
     torch.manual_seed(seed)
     network = made.change(entry.build(*training.shape[1:], **{**entry.sizes, **made.sizes}))
@@ -137,9 +137,9 @@ def trial(control, seed, mnist):
     else:
         settings |= {"prepare": lambda batch: entry.sequences(torch.bernoulli(before(batch)))}
     history = helpers.train(network, training, **settings)
-    question, name = control
+    question, own = name
     pictures, rows = entry.sequences(validation[:MEASURED]), {}
-    for told, part in {name: lambda whole: whole, **made.also}.items():
+    for told, part in {own: lambda whole: whole, **made.also}.items():
         nats = round(float(helpers.nats(part(network), pictures).mean()), 3)
         rows[question, told, seed] = made.seconds, parameters, len(history.loss), nats
     return rows
@@ -147,9 +147,9 @@ def trial(control, seed, mnist):
 
 def run(questions, mnist, path):
     """Train what is not known yet, as many at once as there are cores, and store the table after each."""
-    known = stored_curves.load_controls(path) if path.exists() else {}
+    known = stored_curves.load_ablations(path) if path.exists() else {}
     protocol = {
-        "command": "python tools/controls.py",
+        "command": "python tools/ablations.py",
         "unit": f"nats per image, mean over the first {MEASURED:,} validation images",
         "processor": devices.processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -157,8 +157,8 @@ def run(questions, mnist, path):
     }
     calls = {
         (*name, seed): (trial, name, seed, mnist)
-        for name, control in CONTROLS.items()
-        for seed in control.seeds
+        for name, one in RUNS.items()
+        for seed in one.seeds
         if name[0] in questions and (*name, seed) not in known
     }
     for _, rows in devices.in_processes(calls, os.cpu_count()):
@@ -175,14 +175,9 @@ def main(words=None):
     arguments = parser.parse_args(words)
     try:
         questions = [checks.choice("A question", one, QUESTIONS) for one in arguments.questions or QUESTIONS]
-        datasets.load_mnist(arguments.mnist)  # told before an hour of work
-        files.check_writable(PATH)
-        run(questions, arguments.mnist, PATH)
     except checks.LabError as error:
         sys.exit(str(error))
-    except KeyboardInterrupt:
-        print("Interrupted. The same command goes on.")
-        sys.exit(130)  # as a shell tells it
+    search.carry_out(lambda: run(questions, arguments.mnist, PATH), PATH, arguments.mnist)
 
 
 if __name__ == "__main__":
