@@ -139,6 +139,7 @@ def browsers():
         pytest.skip("No browser is installed, see `python tools/page.py --browser`.")
     from playwright import sync_api
 
+    sync_api.expect.set_options(timeout=PATIENCE)
     with sync_api.sync_playwright() as driver:
         started, too_old = {}, set()
 
@@ -303,6 +304,13 @@ def results(window):
 def as_text(window, expression):
     """What an expression gives, handed over as one text: number by number, playwright takes ten times as long."""
     return json.loads(window.evaluate(f"(async () => JSON.stringify(await ({expression})))()"))
+
+
+def soon(locator):
+    """Playwright's assertions, which wait: what the page shows, it paints in its next frame."""
+    from playwright import sync_api
+
+    return sync_api.expect(locator)
 
 
 def put_in(window, fragment):
@@ -619,9 +627,10 @@ def test_whatever_takes_the_place_of_the_drawing_can_be_undone(visit):
     undo = window.get_by_role("button", name="Undo")
     put_in(window, link("letters", BOW, 11))
     results(window)
-    assert undo.is_disabled()  # nothing had been drawn
+    soon(undo).to_be_disabled()  # nothing had been drawn
     put_in(window, link("letters", BOW, 9))
-    assert np.array_equal(drawn(window), BOW) and undo.is_disabled()
+    assert np.array_equal(drawn(window), BOW)
+    soon(undo).to_be_disabled()
     for replace in (
         lambda: put_in(window, link("digits", BAR, 9)),
         lambda: put_in(window, link("letters", 0 * BOW, 0)),
@@ -645,7 +654,7 @@ def test_undo_takes_no_step_at_which_nothing_happens_and_keeps_the_focus(visit):
     window.get_by_role("button", name="Clear").click()
     window.get_by_label("eraser").check()
     draw_with_mouse(window)
-    assert undo.is_disabled()
+    soon(undo).to_be_disabled()
     window.get_by_label("thin").check()
     draw_with_mouse(window)
     first = drawn(window)
@@ -653,7 +662,8 @@ def test_undo_takes_no_step_at_which_nothing_happens_and_keeps_the_focus(visit):
     results(window)
     undo.focus()
     window.keyboard.press("Enter")
-    assert first.any() and not drawn(window).any() and undo.is_disabled()
+    assert first.any() and not drawn(window).any()
+    soon(undo).to_be_disabled()
     assert window.evaluate("document.activeElement.id") == "pad"
     window.wait_for_timeout(100)
     assert window.evaluate("pixelRNN.state.results === null && !pixelRNN.state.busy")  # nothing is sampled from nothing
@@ -873,7 +883,8 @@ def test_on_the_first_visit_a_stroke_draws_itself_and_is_finished(visit, engine)
     assert np.array_equal(drawn(window), bow) and window.evaluate("grown.size") > 3  # it has grown
     assert all(np.array_equal(one[:10], bow[:10]) for one in shown) and given(window) == 10
     assert "Now draw your own." in window.inner_text("#status")
-    assert window.evaluate("location.hash") == "" and window.locator("#undo").is_disabled()
+    assert window.evaluate("location.hash") == ""
+    soon(window.locator("#undo")).to_be_disabled()
     draw_with_mouse(window, [(5, 3), (5, 8)])  # which takes the place of what was shown
     own = drawn(window)
     assert not own[:, 9:].any() and own[3:8, 5].all()
@@ -919,9 +930,9 @@ def test_examples_are_drawings_that_one_can_draw_on(visit):
     before = drawn(window)
     draw_with_mouse(window, [(13, 7), (14, 7)])
     assert np.array_equal(drawn(window) & before, before) and drawn(window)[7, 13]
-    assert window.locator("#examples").is_hidden()
+    soon(window.locator("#examples")).to_be_hidden()
     window.get_by_role("button", name="Clear").click()
-    assert window.locator("#examples").is_visible()
+    soon(window.locator("#examples")).to_be_visible()
     window.get_by_label("eraser").check()
     window.get_by_role("button", name="Example: bar").click()
     assert (drawn(window) != python_drawing("bar")).sum() <= 2
@@ -1054,10 +1065,11 @@ def test_a_damaged_link_that_is_put_in_changes_nothing(visit, drawing):
     told = "Your drawing stays." if drawing.any() else "Starting with an empty drawing."
     assert shown_at(window, "error") == f"The drawing in the link is damaged. {told}"
     put_in(window, "")  # a link that says nothing
-    assert window.locator("#error").is_visible()
+    soon(window.locator("#error")).to_be_visible()
     assert np.array_equal(drawn(window), drawing) and window.inner_text("#status") == status
     assert window.evaluate("[pixelRNN.state.name, pixelRNN.state.temperature]") == ["digits", 0.5]
-    assert window.locator("#png").is_enabled() and window.locator("#undo").is_disabled()
+    soon(window.locator("#png")).to_be_enabled()
+    soon(window.locator("#undo")).to_be_disabled()
     window.get_by_role("button", name="Draw on from the chosen one").click()
     assert np.array_equal(drawn(window), shown[0])
 
@@ -1112,7 +1124,7 @@ navigator.canShare = (shared) => window.takesFiles || !shared.files;"""
 
 def test_the_share_sheet_gets_the_picture_and_the_link_where_there_is_one(visit):
     plain = visit(script="delete Navigator.prototype.share;")
-    assert plain.locator("#share").is_hidden()
+    soon(plain.locator("#share")).to_be_hidden()
     window = visit(link("letters", BOW, 11, seed=3), script=SHARE, errors=True)
     results(window)
     for takes in (False, True):
@@ -1175,7 +1187,7 @@ def test_the_page_works_offline_once_it_is_loaded(visit, served):
     window.context.set_offline(False)
     window.get_by_label("letters").check()
     window.wait_for_function("pixelRNN.state.name === 'letters' && pixelRNN.state.results")
-    assert window.locator("#error").is_hidden()
+    soon(window.locator("#error")).to_be_hidden()
 
 
 def test_a_served_page_can_be_loaded_again_without_a_network_and_is_never_an_old_one(chromium, built, tmp_path):
@@ -1251,7 +1263,8 @@ def test_weights_that_come_late_do_not_override_the_last_choice(visit, served, f
         window.evaluate(DECODED)
     assert window.evaluate("pixelRNN.state.name") == "letters" and window.locator("[value=letters]").is_checked()
     assert np.array_equal(results(window), shown) and np.array_equal(drawn(window), drawing)
-    assert window.inner_text("#status") == status and window.locator("#error").is_hidden()
+    assert window.inner_text("#status") == status
+    soon(window.locator("#error")).to_be_hidden()
     window.locator("[value=digits]").click()
     window.wait_for_function("pixelRNN.state.name === 'digits' && pixelRNN.state.results")
 
@@ -1265,7 +1278,7 @@ def test_while_weights_load_the_page_goes_on_and_what_is_done_meanwhile_holds(vi
     come = late(window, "digits")
     window.locator("[value=digits]").click()
     put_in(window, "#d=abc")  # damaged: no choice
-    assert window.locator("#png").is_enabled()
+    soon(window.locator("#png")).to_be_enabled()
     come(fails=True)
     assert "weights of digits did not load" in shown_at(window, "error")
     assert np.array_equal(results(window), shown) and window.locator("[value=letters]").is_checked()
@@ -1277,7 +1290,7 @@ def test_while_weights_load_the_page_goes_on_and_what_is_done_meanwhile_holds(vi
     window.evaluate(DECODED)
     assert window.evaluate("[pixelRNN.state.name, pixelRNN.state.busy]") == ["digits", False]
     assert window.inner_text("#status") == "None yet: draw, and lift the pen."
-    assert window.locator("#error").is_visible()
+    soon(window.locator("#error")).to_be_visible()
     assert "The link names no set of weights of ours." in window.inner_text("#error")
 
 
@@ -1329,11 +1342,12 @@ def test_damaged_weights_are_told_in_place_and_the_other_set_works(visit, built,
     window = visit(folder=folder, errors=True, ready=False)
     window.wait_for_function("!document.getElementById('error').hidden")
     assert told in window.inner_text("#error") and "Loading" not in window.inner_text("#status")
-    assert window.locator("#continue").is_disabled()
+    soon(window.locator("#continue")).to_be_disabled()
     draw_with_mouse(window)  # no dead canvas: the drawing is there, and the other set finishes it
     assert drawn(window).any()
     window.get_by_label("letters").check()
-    assert len(results(window)) == COUNT and window.locator("#error").is_hidden()
+    assert len(results(window)) == COUNT
+    soon(window.locator("#error")).to_be_hidden()
 
 
 def test_a_missing_script_is_told_in_place(visit, built, tmp_path):
