@@ -8,6 +8,7 @@ import pytest
 import search
 import torch
 
+from pixelrnn.data import letters
 from pixelrnn.evidence import stored_curves
 from pixelrnn.models import configs
 from support import devices, files
@@ -25,6 +26,13 @@ def place(tmp_path, monkeypatch):
         devices, "in_processes", lambda calls, at_once: ((name, f(*a)) for name, (f, *a) in calls.items())
     )
     return tmp_path
+
+
+@pytest.fixture
+def some_letters(monkeypatch):
+    """Few letters, whose bits must stay what they are."""
+    parts = [np.random.default_rng(1).integers(0, 2, (count, 28, 28), np.uint8) for count in (64, 8, 8)]
+    monkeypatch.setattr(letters, "load_letters", lambda: parts)
 
 
 @pytest.fixture
@@ -113,20 +121,25 @@ def test_a_changed_head_of_the_same_size_is_the_head_of_the_benchmark():
 
 def test_matched_models_have_as_many_parameters_as_those_of_the_paper():
     for question, name in ablations.RUNS:
-        if question == "matched" and name != "MADE":
+        if "matched" in question and name != "MADE":
             assert 10_800 < sum(weight.numel() for weight in network_of((question, name))[0].parameters()) < 13_200
 
 
 @pytest.mark.filterwarnings("ignore:The images at")
-def test_ablations_are_measured_and_go_on_where_they_were_stopped(place, monkeypatch):
-    names = ("why", "no hidden layer in the head"), ("shifts", "conditioned on the shift, three views")
+def test_ablations_are_measured_and_go_on_where_they_were_stopped(place, some_letters, monkeypatch):
+    names = [("why", "no hidden layer in the head"), ("shifts", "conditioned on the shift, three views")]
+    names += [("matched on letters", "joint row")]
     short = {name: dataclasses.replace(ablations.RUNS[name], seconds=0.2) for name in names}
     monkeypatch.setattr(ablations, "RUNS", short)
     ablations.main(["shifts"])
-    known = stored_curves.load_ablations(ablations.PATH)
+    machines, known = stored_curves.load_ablations(ablations.PATH)
     views = [known["shifts", f"conditioned on the shift, {how}", 0] for how in ("one view", "three views")]
     assert len(known) == 6 and views[0][:3] == views[1][:3] and views[0][3] != views[1][3]  # one training, three seeds
+    assert list(machines) == ["shifts"] and len(machines["shifts"]) == 1
+    monkeypatch.setattr(devices, "processor", lambda: "another")
     ablations.main([])
-    assert len(stored_curves.load_ablations(ablations.PATH)) == 9
+    machines, known = stored_curves.load_ablations(ablations.PATH)
+    assert len(known) == 12 and len(machines["shifts"]) == 1
+    assert all("another, " in machines[question][0] for question in ("why", "matched on letters"))
     monkeypatch.setattr(ablations, "trial", None)  # nothing is trained again
     ablations.main([])

@@ -1,22 +1,23 @@
 """What makes the difference, one thing changed at a time: `python tools/ablations.py`.
 
-Each is a training on MNIST for seconds of one core (its own work alone: time.process_time), measured on the
-first 2,000 validation images, with three seeds where it takes a minute. The questions:
+Each is a training for seconds of one core (its own work alone: time.process_time), with three seeds where it takes a
+minute. It is measured on the first 2,000 validation images of MNIST, or on all validation letters. The questions:
 
 why: why the joint row leads after a minute. Its values to the left, layers of its head, width, optimiser and batch are
     changed, everything else is as in the benchmark.
 matched: what is left of the lead if all models have 11,000 to 13,000 parameters, as the paper's layers have in the
     benchmark: with more they make few updates in a minute. MADE has one unit for each value, or more: 1.2 million.
+matched on letters: the same on letters.
 shifts: what training on shifted images brings, what conditioning on it brings, and the three views (ten minutes).
 
-The table of all is data/ablations/mnist.csv; a run that is stopped goes on from there.
+The table of all is data/ablations/nats.csv; a run that is stopped goes on from there.
 """
 
 import argparse
 import os
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -28,15 +29,15 @@ sys.path.insert(0, str(ROOT))  # where helpers.py is
 import search
 
 import helpers
-from pixelrnn.data import datasets
+from pixelrnn.data import datasets, letters
 from pixelrnn.evidence import stored_curves
 from pixelrnn.models import augmentation, configs
 from support import checks, devices, files, joint_head
 
 MEASURED = 2000
-PATH = files.DATA / "ablations" / "mnist.csv"
+PATH = files.DATA / "ablations" / "nats.csv"
 COLUMNS = ("question", "run", "seed", "seconds", "parameters", "updates", "nats")
-QUESTIONS = ("why", "matched", "shifts")
+QUESTIONS = ("why", "matched", "matched on letters", "shifts")
 
 
 class Unseen(nn.Module):
@@ -52,6 +53,7 @@ class Run:
 
     model: str
     seconds: float = 60
+    data: str = "mnist"
     sizes: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
     change: callable = lambda network: network  # of the network before training
@@ -95,6 +97,16 @@ def _moved(pictures):
     return augmentation.shifted(pictures, augmentation.some_shifts(len(pictures), pictures.device))
 
 
+MATCHED = {
+    "joint row": Run("joint", sizes={"units": 14}, change=_head(2, 2)),
+    "independent row": Run("independent", sizes={"units": 38}),
+    "pixel LSTM": Run("pixel-lstm", sizes={"units": 53}),
+    "Row LSTM": Run("row-lstm"),
+    "Diagonal BiLSTM": Run("diagonal-bilstm"),
+    "MADE": Run("made", sizes={"units": 1}),
+    "PixelCNN": Run("pixelcnn"),
+    "Gated PixelCNN": Run("gated-pixelcnn", sizes={"features": 9, "last": 18}),
+}
 RUNS = {
     ("why", "as in the benchmark"): Run("joint"),
     ("why", "values to the left are not seen"): Run("joint", change=_unseeing),
@@ -105,14 +117,8 @@ RUNS = {
     ("why", "Adam"): Run("joint", training={"optimizer": "adam", "learning_rate": 0.004}),
     ("why", "batches of 32"): Run("joint", training={"batch_size": 32}),
     ("why", "batches of 128"): Run("joint", training={"batch_size": 128}),
-    ("matched", "joint row"): Run("joint", sizes={"units": 14}, change=_head(2, 2)),
-    ("matched", "independent row"): Run("independent", sizes={"units": 38}),
-    ("matched", "pixel LSTM"): Run("pixel-lstm", sizes={"units": 53}),
-    ("matched", "Row LSTM"): Run("row-lstm"),
-    ("matched", "Diagonal BiLSTM"): Run("diagonal-bilstm"),
-    ("matched", "MADE"): Run("made", sizes={"units": 1}),
-    ("matched", "PixelCNN"): Run("pixelcnn"),
-    ("matched", "Gated PixelCNN"): Run("gated-pixelcnn", sizes={"features": 9, "last": 18}),
+    **{("matched", name): run for name, run in MATCHED.items()},
+    **{("matched on letters", name): replace(run, data="letters") for name, run in MATCHED.items()},
     ("shifts", "no shifts"): Run("joint-views", 600, change=_plain),
     ("shifts", "shifted, not conditioned on it"): Run("joint-views", 600, change=_plain, prepare=_moved),
     ("shifts", "conditioned on the shift, three views"): Run(
@@ -122,10 +128,12 @@ RUNS = {
 
 
 def trial(name, seed, mnist):
-    """One training: (question, control, seed) -> (seconds, parameters, updates, mean nats of validation images), of the
+    """One training: (question, run, seed) -> (seconds, parameters, updates, mean nats of validation pictures), of the
     run and of what else is measured of its network."""
     torch.set_num_threads(1)
-    made, (training, validation, _) = RUNS[name], datasets.binarized_mnist(mnist)
+    made, digits = RUNS[name], RUNS[name].data == "mnist"
+    parts = datasets.binarized_mnist(mnist) if digits else map(torch.tensor, letters.load_letters())
+    training, validation, _ = (part.float() for part in parts)
     entry = configs.MODELS[made.model]
     torch.manual_seed(seed)
     network = made.change(entry.build(*training.shape[1:], **{**entry.sizes, **made.sizes}))
@@ -134,7 +142,7 @@ def trial(name, seed, mnist):
     before = made.prepare or (lambda batch: batch)
     if entry.soft:
         settings |= {"prepare": before, "context": torch.bernoulli}
-    else:
+    else:  # bits of letters stay what they are
         settings |= {"prepare": lambda batch: entry.sequences(torch.bernoulli(before(batch)))}
     history = helpers.train(network, training, **settings)
     question, own = name
@@ -147,13 +155,12 @@ def trial(name, seed, mnist):
 
 def run(questions, mnist, path):
     """Train what is not known yet, as many at once as there are cores, and store the table after each."""
-    known = stored_curves.load_ablations(path) if path.exists() else {}
+    machines, known = stored_curves.load_ablations(path) if path.exists() else ({}, {})
+    own = f"{devices.processor()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
     protocol = {
         "command": "python tools/ablations.py",
-        "unit": f"nats per image, mean over the first {MEASURED:,} validation images",
-        "processor": devices.processor(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
+        "unit": f"nats per image, mean over the first {MEASURED:,} validation images, or all validation letters",
+        "machines": machines,  # of each question, all on which its runs were made
     }
     calls = {
         (*name, seed): (trial, name, seed, mnist)
@@ -163,6 +170,8 @@ def run(questions, mnist, path):
     }
     for _, rows in devices.in_processes(calls, os.cpu_count()):
         known |= rows
+        for question in {question for question, *_ in rows}:
+            machines[question] = sorted({*machines.get(question, ()), own})
         files.write_table(path, protocol, COLUMNS, [(*key, *values) for key, values in sorted(known.items())])
         for key, values in rows.items():
             print(*key, *values, flush=True)

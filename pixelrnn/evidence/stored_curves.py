@@ -59,9 +59,10 @@ def load_benchmark(path):
 
 
 def load_ablations(path):
-    """What `python tools/ablations.py` stored: (question, run, seed) -> (seconds, parameters, updates, nats)."""
-    _, _, names, numbers = read_table(path, "`python tools/ablations.py` makes it.", labels=2)
-    return {
+    """What `python tools/ablations.py` stored: the machines of each question, and (question, run, seed) -> (seconds,
+    parameters, updates, nats)."""
+    protocol, _, names, numbers = read_table(path, "`python tools/ablations.py` makes it.", labels=2)
+    return protocol["machines"], {
         (*name, int(seed)): (seconds, int(parameters), int(updates), nats)
         for name, (seed, seconds, parameters, updates, nats) in zip(names, numbers.tolist(), strict=True)
     }
