@@ -268,6 +268,9 @@ def test_a_picture_of_one_colour_is_one_too(shade, tmp_path, monkeypatch, capsys
         ("10", "STEPS", 0, 1),
         ("10", "SEEDS", [], "at least one"),
         ("10", "RATES", {"PixelCNN": 0.01, "attention": 0, "LSTM": 0.01}, "above 0"),
+        ("11", "LEVELS", 24, "LEVELS"),  # the exclusive or of two levels below 24 can be 31
+        ("11", "UPDATES", {"exclusive or": 0, "tinted walk": 300}, "exclusive or.* at least 1"),
+        ("11", "SEEDS", [], "at least one"),
     ],
 )
 def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name, value, smallest, monkeypatch, capsys):
@@ -336,6 +339,23 @@ def test_the_networks_of_note_10_are_copied_and_leak_by_one_argument_each(networ
         assert causality(model, digits[:4]).causal == (not arguments) == bool(apart < 1e-3)
         assert names["in_one_pass"](model, digits).mean() < before
         assert set(names["sample"](model, 2).unique().tolist()) <= {0, 1}
+
+
+def test_note_11_runs_to_its_end_with_small_settings(monkeypatch, capsys):
+    updates = {"exclusive or": 1, "tinted walk": 2}
+    told, names = run_with("11", monkeypatch, capsys, LEVELS=16, UPDATES=updates, SEEDS=[3], UNITS=4)
+    assert not names["claims"].asserted and "not so here" in told
+    assert names["exact"]["exclusive or", "red, green, blue"].sum() == pytest.approx(8)  # 12 - log2(16)
+
+
+def test_the_network_of_note_11_is_copied_and_sees_what_it_is_given():
+    names = copied("11", "network")
+    rows = torch.randint(8, (8, 3, 2), generator=torch.Generator().manual_seed(0))
+    order = torch.arange(6).view(3, 2)
+    for sees, causal in ((((), ()), True), (((), (0,)), True), (((1,), ()), False), (((), (1,)), False)):
+        torch.manual_seed(0)
+        measured = causality(names["PixelRow"](sees, 8, 4), rows, order=order)
+        assert measured.causal == causal and measured.uses["evaluation"][4:, :4].all()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ THUMBNAILS = {
     8: "completions",
     9: "where",
     10: "two-measures",
+    11: "curves",
 }
 WIDTH = 480  # pixels of a small picture
 
