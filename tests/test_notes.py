@@ -286,6 +286,18 @@ def test_shifted_images_and_mixtures_are_told_as_they_were_run():
         assert f"{value:.2f}" in mixed
 
 
+@pytest.mark.parametrize("run", ["1800s_orders-0-3-seeds-0", "3600s_orders-0-seeds-0-1"])
+def test_three_views_are_told_as_they_were_run(run):
+    note = BENCHMARK_NOTE.read_text(encoding="utf-8")
+    paragraph = re.search(r"^- \*\*Three views.*$", note, flags=re.M).group()
+    path = ROOT / "data" / "benchmarks" / f"mnist_joint-views_dynamic_{run}.csv"
+    protocol, table = stored_curves.load_benchmark(path)
+    for member in protocol["members"]:
+        told = [member[key] for key in ("nats", "nats in one view", "nats of training images")]
+        assert all(f"{value:.2f}" in paragraph for value in told) and f"{member['updates']:,}" in paragraph
+    assert f"**{table['nats'][-1]:.2f}**" in paragraph
+
+
 @pytest.mark.parametrize(
     ("run", "training", "updates", "sampled"),
     [
