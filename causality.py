@@ -74,7 +74,7 @@ class Causality:
             prediction, value = self.leaks[mode][0]
             others = len({one for one, _ in self.leaks[mode]}) - 1
             what = f"the prediction at {prediction} depends on the value at {value}"
-            what += f", and {others} more predictions leak" * (others > 0)
+            what += f", and {others} more prediction{'s leak' if others > 1 else ' leaks'}" if others else ""
         where = f"; first seen in {self.layers[mode]}" if self.layers.get(mode) else ""
         return f"NOT causal in {_list(modes)} mode: {what}{where}."
 
@@ -95,7 +95,8 @@ class Causality:
         for prediction, values in list(seen.items())[:SHOWN]:
             more = f" and {len(values) - SHOWN} more" * (len(values) > SHOWN)
             lines.append(f"    {prediction} on {', '.join(map(str, values[:SHOWN]))}{more}")
-        lines += [f"    and {len(seen) - SHOWN} more predictions"] * (len(seen) > SHOWN)
+        others = len(seen) - SHOWN
+        lines += [f"    and {others} more prediction{'s' * (others > 1)}"] * (others > 0)
         lines += [f"The first layer that shows it is {self.layers[mode]}."] if self.layers.get(mode) else []
         lines += [self.hints[mode]] if self.hints.get(mode) else []
         return "\n".join(lines)

@@ -646,6 +646,22 @@ def test_one_line_names_the_smallest_leak():
     assert causality(shifted, X).summary.startswith("Causal: measured at 4 of 4 positions")
 
 
+@pytest.mark.parametrize(
+    ("leaking", "told"), [(1, "at (0,)."), (2, ", and 1 more prediction leaks."), (3, ", and 2 more predictions leak.")]
+)
+def test_one_more_prediction_leaks_and_two_more_leak(leaking, told):
+    result = causality(lambda x: torch.cat([x[:, :leaking], shifted(x)[:, leaking:]], 1), X)
+    assert result.summary.endswith(told)
+
+
+@pytest.mark.parametrize(("leaking", "told"), [(4, "and 1 more prediction"), (5, "and 2 more predictions")])
+def test_a_report_counts_what_it_leaves_out(leaking, told):
+    assert (
+        f"    {told}\n"
+        in f"{causality(lambda x: torch.cat([x[:, :leaking], shifted(x)[:, leaking:]], 1), torch.rand(2, 6))}\n"
+    )
+
+
 def test_a_report_for_machines():
     result = causality(MASK_B(), GREY)
     told = json.loads(json.dumps(result.report()))
