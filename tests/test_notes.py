@@ -13,6 +13,7 @@ import pytest
 from quoted import numbers_in, shown_by, stands_among
 
 from pixelrnn.evidence import stored_curves
+from pixelrnn.evidence.results import span
 from pixelrnn.models import configs, weights
 from support import files
 
@@ -112,6 +113,7 @@ def test_the_numbers_of_the_readme_are_those_of_the_stored_runs():
 
 
 STORED = sorted((ROOT / "data" / "benchmarks").glob("*.csv"))
+ABLATIONS = ROOT / "data" / "ablations" / "nats.csv"
 MIXTURES = [path for path in STORED if "_orders-" in path.stem]  # of networks that were trained alone
 BENCHMARKS = [path for path in STORED if path not in MIXTURES]
 every_stored_run = pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
@@ -258,13 +260,13 @@ def test_before_and_after_tuning_are_told_as_they_were_run():
     )
     assert len(told) == 2
     for budget, before, before_seeds, model, size, after, after_seeds in told:
-        for name, sizes, span, seeds in (("joint", "256", before, before_seeds), (model, size, after, after_seeds)):
+        for name, sizes, reached, seeds in (("joint", "256", before, before_seeds), (model, size, after, after_seeds)):
             found = [leaderboard.load(path) for path in BENCHMARKS]
             wanted = "mnist", "dynamic", float(budget.replace(",", "")), "runs"
             found = [run for run in found if run.group == wanted and run.protocol["model"] == name]
             (run,) = [run for run in found if size_of(run.protocol) == sizes]
             low, high = (f"{edge(run.of_each):.2f}" for edge in (min, max))
-            assert span == (low if low == high else f"{low} to {high}") and int(seeds) == len(run.of_each)
+            assert reached == (low if low == high else f"{low} to {high}") and int(seeds) == len(run.of_each)
 
 
 def test_shifted_images_and_mixtures_are_told_as_they_were_run():
@@ -284,6 +286,23 @@ def test_shifted_images_and_mixtures_are_told_as_they_were_run():
     assert len(members) == 8
     for value in nats[[3, 5, 7]]:  # of two seeds, of three, and of all
         assert f"{value:.2f}" in mixed
+
+
+def test_ablations_are_told_as_they_were_measured():
+    note = BENCHMARK_NOTE.read_text(encoding="utf-8")
+    runs = {}  # question -> what -> (parameters, updates, nats) of each seed
+    for (question, what, _), (_, *measured) in stored_curves.load_ablations(ABLATIONS)[1].items():
+        runs.setdefault(question, {}).setdefault(what, []).append(measured)
+    letters = runs.pop("matched on letters")
+    for question, whats in runs.items():
+        for what, seeds in whats.items():
+            parameters, updates, nats = zip(*seeds, strict=True)
+            cells = [what, f"{parameters[0]:,}", span(updates), span(nats, 2)]
+            if question == "matched":
+                assert parameters[0] == letters[what][0][0]
+                _, updates, nats = zip(*letters[what], strict=True)
+                cells += [span(updates), span(nats, 2)]
+            assert f"| {' | '.join(cells)} |" in note
 
 
 @pytest.mark.parametrize("run", ["1800s_orders-0-3-seeds-0", "3600s_orders-0-seeds-0-1"])
