@@ -288,6 +288,16 @@ def test_shifted_images_and_mixtures_are_told_as_they_were_run():
         assert f"{value:.2f}" in mixed
 
 
+def test_eight_minutes_are_told_as_they_were_run():
+    note = BENCHMARK_NOTE.read_text(encoding="utf-8")
+    paragraph = re.search(r"^\*\*Eight minutes.*$", note, flags=re.M).group()
+    paths = [path for path in BENCHMARKS if path.stem.endswith("dynamic_480s")]
+    assert len(paths) == 3
+    for path in paths:
+        _, table = stored_curves.load_benchmark(path)
+        assert f"{table['nats'][-1]:.2f}" in paragraph and f"{table['updates'][-1]:,.0f}" in paragraph
+
+
 def test_ablations_are_told_as_they_were_measured():
     note = BENCHMARK_NOTE.read_text(encoding="utf-8")
     runs = {}  # question -> what -> (parameters, updates, nats) of each seed
