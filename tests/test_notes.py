@@ -304,8 +304,8 @@ def test_ablations_are_told_as_they_were_measured():
     for (question, what, _), (_, *measured) in stored_curves.load_ablations(ABLATIONS)[1].items():
         runs.setdefault(question, {}).setdefault(what, []).append(measured)
     letters = runs.pop("matched on letters")
-    for question, whats in runs.items():
-        for what, seeds in whats.items():
+    for question, each_change in runs.items():
+        for what, seeds in each_change.items():
             parameters, updates, nats = zip(*seeds, strict=True)
             cells = [what, f"{parameters[0]:,}", span(updates), span(nats, 2)]
             if question == "matched":
