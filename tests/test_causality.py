@@ -656,10 +656,8 @@ def test_one_more_prediction_leaks_and_two_more_leak(leaking, told):
 
 @pytest.mark.parametrize(("leaking", "told"), [(4, "and 1 more prediction"), (5, "and 2 more predictions")])
 def test_a_report_counts_what_it_leaves_out(leaking, told):
-    assert (
-        f"    {told}\n"
-        in f"{causality(lambda x: torch.cat([x[:, :leaking], shifted(x)[:, leaking:]], 1), torch.rand(2, 6))}\n"
-    )
+    result = causality(lambda x: torch.cat([x[:, :leaking], shifted(x)[:, leaking:]], 1), torch.rand(2, 6))
+    assert f"    {told}" in str(result).splitlines()
 
 
 def test_a_report_for_machines():
