@@ -1,6 +1,6 @@
 """The format of a file of compressed pictures.
 
-A header (FIELDS, a text that says what computed it, a checksum), then blocks of pictures: the coder's bytes with their
+A header (FIELDS, a text that says what computed floats, a checksum), then blocks of pictures: the coder's bytes with their
 number, their checksum, and the checksum of the pictures. The last finds a machine that computes other probabilities.
 """
 
@@ -45,9 +45,11 @@ def read_header(data):
 
 
 def header(head, weights):
-    """The bytes of a header: `head` as `read_header` gives it, the digest of the weights, and this machine's text."""
-    threads = torch.get_num_threads()
-    text = f"torch {torch.__version__} {platform.machine()} {torch.backends.cpu.get_cpu_capability()} x{threads}"
+    """The bytes of a header: `head` as `read_header` gives it, the digest of the weights, and for floats, which only the
+    same machine is sure to compute, this machine's text. Files in exact arithmetic are the same on every machine."""
+    threads, text = torch.get_num_threads(), ""
+    if head["arithmetic"] == "float":
+        text = f"torch {torch.__version__} {platform.machine()} {torch.backends.cpu.get_cpu_capability()} x{threads}"
     text = text.encode()[:255]
     sizes = (head[name] for name in ("steps", "size", "levels", "count"))
     fields = FIELDS.pack(MAGIC, FORMAT, ARITHMETIC.index(head["arithmetic"]), *sizes, weights, len(text)) + text
