@@ -232,6 +232,14 @@ def test_other_instructions_and_threads_write_the_same_bytes():
     assert one[2] == two[2]
 
 
+def test_a_header_tells_the_machine_where_only_that_machine_is_sure_to_read_it():
+    model = weights.load("letters")[0].in_order(0)
+    for arithmetic, told in (("exact", ""), ("float", f"torch {torch.__version__}")):
+        data = codec.compress(torch.zeros(1, 2, 28), model, arithmetic)
+        text = file_format.read_header(data)[0]["text"]
+        assert text.startswith(told) and bool(text) == bool(told)
+
+
 @pytest.mark.portability
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("torch_may, onednn_may", [("default", "SSE41"), ("avx2", "AVX2"), ("avx512", "AVX512_CORE")])
