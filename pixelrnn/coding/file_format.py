@@ -1,7 +1,8 @@
 """The format of a file of compressed pictures.
 
-A header (FIELDS, a text that says what computed floats, a checksum), then blocks of pictures: the coder's bytes with their
-number, their checksum, and the checksum of the pictures. The last finds a machine that computes other probabilities.
+A header (FIELDS, a text that says what computed floats, a checksum), then blocks of pictures: the coder's bytes with
+their number, their checksum, and the checksum of the pictures. The last finds a machine that computes other
+probabilities.
 """
 
 import platform
@@ -45,8 +46,9 @@ def read_header(data):
 
 
 def header(head, weights):
-    """The bytes of a header: `head` as `read_header` gives it, the digest of the weights, and for floats, which only the
-    same machine is sure to compute, this machine's text. Files in exact arithmetic are the same on every machine."""
+    """The bytes of a header: `head` as `read_header` gives it, the digest of the weights, and for floats, which only
+    the same machine is sure to compute, this machine's text. Files in exact arithmetic are the same on every
+    machine."""
     threads, text = torch.get_num_threads(), ""
     if head["arithmetic"] == "float":
         text = f"torch {torch.__version__} {platform.machine()} {torch.backends.cpu.get_cpu_capability()} x{threads}"
