@@ -23,9 +23,9 @@ from quoted import NUMBER, numbers_in, shown_by, stands_among
 
 import helpers
 from causality import causality
-from pixelrnn.data import letters
+from pixelrnn.data import icons, letters
 from pixelrnn.evidence import results, stored_curves
-from pixelrnn.models import orders, paper
+from pixelrnn.models import colour, orders, paper
 from support import checks
 
 ROOT = Path(__file__).parent.parent
@@ -271,6 +271,9 @@ def test_a_picture_of_one_colour_is_one_too(shade, tmp_path, monkeypatch, capsys
         ("11", "LEVELS", 24, "LEVELS"),  # the exclusive or of two levels below 24 can be 31
         ("11", "UPDATES", {"exclusive or": 0, "tinted walk": 300}, "exclusive or.* at least 1"),
         ("11", "SEEDS", [], "at least one"),
+        ("12", "UPDATES", 0, 1),
+        ("12", "SEEDS", [], "at least one"),
+        ("12", "FEATURES", 0, 1),
     ],
 )
 def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name, value, smallest, monkeypatch, capsys):
@@ -356,6 +359,23 @@ def test_the_network_of_note_11_is_copied_and_sees_what_it_is_given():
         torch.manual_seed(0)
         measured = causality(names["PixelRow"](sees, 8, 4), rows, order=order)
         assert measured.causal == causal and measured.uses["evaluation"][4:, :4].all()
+
+
+def test_note_12_runs_to_its_end_with_small_settings(monkeypatch, capsys):
+    told, names = run_with("12", monkeypatch, capsys, UPDATES=1, SEEDS=[3], FEATURES=4)
+    assert not names["claims"].asserted and "not so here" in told
+    assert names["new"].shape == (48, 16, 16, 3)
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("head", colour.HEADS)
+def test_the_network_of_note_12_is_copied_and_is_the_series_own(head, in_order):
+    names = copied("12", "heads", "copies", "before", "network", "probabilities")
+    torch.manual_seed(0)
+    model, few = names["ColourPixelCNN"](head, 8, in_order), torch.from_numpy(icons.load_icons().test[:2])
+    own = colour.ColourPixelCNN(head, 8, in_order=in_order)
+    own.load_state_dict(model.state_dict())
+    assert torch.allclose(own.bits(few), names["bits"](model, few), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ THUMBNAILS = {
     9: "where",
     10: "two-measures",
     11: "curves",
+    12: "first",
 }
 WIDTH = 480  # pixels of a small picture
 

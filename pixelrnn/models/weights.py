@@ -13,6 +13,7 @@ from support import checks, files
 
 NAMES = ("digits", "letters")
 DRAWN = ("drawn-digits", "drawn-letters")  # of the page: they learned what people draw (strokes.redrawn)
+COLOUR = ("icons",)  # of note 12
 FOLDER = files.DATA / "weights"
 FIRST = 200  # test pictures whose nats stand on the card by themselves
 FORMAT = 1  # of the card and of the weights beside it; another number is another way to read them
@@ -21,14 +22,14 @@ ADVICE = "`git checkout data/weights` brings back the stored files, `make weight
 
 def paths(name, folder=None):
     """The files of stored weights: the weights, and the card beside them."""
-    path = (folder or FOLDER) / f"{checks.choice('name', name, NAMES + DRAWN)}.safetensors"
+    path = (folder or FOLDER) / f"{checks.choice('name', name, NAMES + DRAWN + COLOUR)}.safetensors"
     return path, path.with_suffix(".json")
 
 
 def load(name, folder=None):
     """A stored model, float32, on the CPU, in evaluation mode, and its card (a dict).
 
-    name: one of NAMES, or of DRAWN. folder: data/weights/, if not given.
+    name: one of NAMES, DRAWN or COLOUR. folder: data/weights/, if not given.
     Raises LabError where a file is missing or damaged, of another format, or not the one that its card describes.
     """
     path, card_path = paths(name, folder)

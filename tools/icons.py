@@ -1,0 +1,193 @@
+"""Trains and measures what note 12 says of icons.
+
+    python tools/icons.py bits [--seconds 180] [--store]    three heads and independent channels, three seeds each
+    python tools/icons.py codes [--store]                   PNG, WebP, JPEG XL and xz
+    python tools/icons.py weights [--updates 24000]         the stored network that icons are sampled from
+
+All are measured in bits of a value, 768 of them in an icon. Each network trains on one core, one after another;
+seconds are those of its own work (time.process_time). Tables go into build/, with --store into data/icons/.
+"""
+
+import argparse
+import io
+import lzma
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch: one core for everybody
+
+import imagecodecs
+import numpy as np
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # where helpers.py is
+
+from pixelrnn.data import icons
+from pixelrnn.evidence import errors
+from pixelrnn.models import colour, weights
+from support import checks, devices, files
+
+# What is trained for the table, and the network whose weights are stored.
+KINDS = {name: {"head": name} for name in colour.HEADS} | {"copies, independent": {"in_order": False}}
+SEEDS, BATCH, LEARNING_RATE, WARM_UP = (0, 1, 2), 16, 0.005, 50
+STORED = {"features": 192}
+SHEETS = (1, 16, 60)  # icons side by side in one picture; of these the shortest file counts
+
+
+def parts():
+    return icons.Icons(*(torch.from_numpy(part) for part in icons.load_icons()))
+
+
+def train(settings, seed, done):
+    """A network, and its updates. done(updates): the fraction of its training that is behind it, 1 at its end."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(seed)
+    model, training = colour.ColourPixelCNN(**settings), parts().training
+    optimizer, updates = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE), 0
+    while (fraction := done(updates)) < 1:
+        rate = LEARNING_RATE * min(1, (updates + 1) / WARM_UP) * (1 + np.cos(np.pi * fraction)) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = model.bits(training[torch.randint(len(training), (BATCH,))]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1)
+        optimizer.step()
+        updates += 1
+    return model.eval(), updates
+
+
+def measured(model):
+    """Bits of a value of each icon: Icons, (count,) each; of the training icons the first 400."""
+    with torch.no_grad():
+        of_parts = [part[:400] if name == "training" else part for name, part in zip(icons.PARTS, parts(), strict=True)]
+        return icons.Icons(
+            *(torch.cat([model.bits(few).mean((1, 2, 3)) for few in p.split(50)]).numpy() for p in of_parts)
+        )
+
+
+def run(settings, seed, seconds):
+    """One row of the table: updates, bits of training, validation and test icons, standard error of the last."""
+    start = time.process_time()
+    model, updates = train(settings, seed, lambda updates: (time.process_time() - start) / seconds)
+    bits = measured(model)
+    error = errors.standard_error(bits.test, icons.families().test)
+    return [updates, *(round(float(part.mean()), 4) for part in bits), round(error, 4)]
+
+
+def machine():
+    told = {"processor": devices.processor(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    return told | {"torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
+
+
+def path_of(name, store):
+    return (files.DATA / "icons" if store else ROOT / "build") / f"{name}.csv"
+
+
+def measure_bits(seconds, store):
+    rows = {}
+    for seed in SEEDS:
+        for kind, settings in KINDS.items():
+            rows[kind, seed] = [kind, seed, *run(settings, seed, seconds)]
+            print(*rows[kind, seed], flush=True)
+    command = f"python tools/icons.py bits --seconds {seconds:g} --store"
+    protocol = {"command": command, "unit": "bits of a value", "seconds": seconds, **machine()}
+    names = ["head", "seed", "updates", *icons.PARTS, "standard error"]
+    files.write_table(path_of("bits", store), protocol, names, [rows[kind, seed] for kind in KINDS for seed in SEEDS])
+
+
+def _by_pillow(**settings):
+    def encode(picture):
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, **settings)
+        return file.getvalue()
+
+    return encode
+
+
+CODES = {
+    "PNG": _by_pillow(format="PNG", optimize=True),
+    "WebP": _by_pillow(format="WEBP", lossless=True, quality=100, method=6),
+    "JPEG XL": lambda picture: imagecodecs.jpegxl_encode(picture, lossless=True, effort=9),
+    "xz": lambda picture: lzma.compress(picture.tobytes(), lzma.FORMAT_ALONE, preset=9 | lzma.PRESET_EXTREME),
+}
+
+
+def bits_of(encode, pictures):
+    """Bits of a value, each icon in a file of its own; all in one."""
+    each = sum(len(encode(picture)) for picture in pictures)
+    together = min(len(encode(icons.as_sheet(pictures, columns))) for columns in SHEETS)
+    return 8 * each / pictures.size, 8 * together / pictures.size
+
+
+def measure_codes(store):
+    """Of each code: each icon alone, all in one file, one icon of each family in one file. xz once more with all
+    training icons known to both sides."""
+    training, _, test = icons.load_icons()
+    first = test[np.unique(icons.families().test, return_index=True)[1]]
+    rows = [[name, *bits_of(encode, test), bits_of(encode, first)[1]] for name, encode in CODES.items()]
+    known = len(CODES["xz"](training))
+
+    def after(pictures):
+        return 8 * (len(CODES["xz"](np.concatenate([training, pictures]))) - known)
+
+    each = np.mean([after(test[[number]]) for number in range(0, len(test), 10)]) / test[0].size
+    rows += [["xz after the training icons", each, after(test) / test.size, after(first) / first.size]]
+    rows = [[name, *(round(value, 4) for value in values)] for name, *values in rows]
+    for row in rows:
+        print(*row)
+    protocol = {"command": "python tools/icons.py codes --store", "unit": "bits of a value", **machine()}
+    names = ["code", "each", "together", "one of each family"]
+    files.write_table(path_of("codes", store), protocol, names, rows)
+
+
+def make_weights(updates):
+    model, _ = train(STORED, 0, lambda done: done / updates)
+    exact = [float(part.mean()) for part in measured(model)]
+    card = {
+        "what": "a PixelCNN of icons, 256 levels, with a head that copies",
+        "data": "icons.load_icons()",
+        "command": f"python tools/icons.py weights --updates {updates}",
+        "updates": updates,
+        "training": {"batch_size": BATCH, "learning_rate": LEARNING_RATE},
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "licence of what it learned from": "Fugue Icons 3.5.6, Yusuke Kamiyamane: Creative Commons Attribution 3.0",
+        **machine(),
+    }
+    weights.store("icons", model, card)
+    bits = measured(weights.load("icons")[0])
+    card["bits of a value"] = {name: round(float(p.mean()), 4) for name, p in zip(icons.PARTS, bits, strict=True)}
+    card["bits in 32 bits"] = {name: round(mean, 4) for name, mean in zip(icons.PARTS, exact, strict=True)}
+    card["standard error of test"] = round(errors.standard_error(bits.test, icons.families().test), 4)
+    weights.store("icons", model, card)
+    print(card)
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("what", choices=("bits", "codes", "weights"))
+    parser.add_argument("--seconds", type=float, default=180, help="of training of one core, for `bits` (default: 180)")
+    parser.add_argument("--updates", type=int, default=24000, help="for `weights` (default: 24,000)")
+    parser.add_argument("--store", action="store_true", help="tables in data/icons/, which note 12 reads")
+    arguments = parser.parse_args(words)
+    try:
+        if arguments.what == "weights":
+            files.check_writable(*weights.paths("icons"))
+            make_weights(checks.whole("--updates", arguments.updates))
+        else:
+            files.check_writable(path_of(arguments.what, arguments.store))
+            seconds = checks.number("--seconds", arguments.seconds, above=True)
+            measure_bits(seconds, arguments.store) if arguments.what == "bits" else measure_codes(arguments.store)
+    except checks.LabError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell tells it
+
+
+if __name__ == "__main__":
+    main()
