@@ -2,7 +2,7 @@
 
     python tools/icons.py bits [--seconds 180] [--store]    three heads and independent channels, three seeds each
     python tools/icons.py codes [--store]                   PNG, WebP, JPEG XL and xz
-    python tools/icons.py weights [--updates 24000]         the stored network that icons are sampled from
+    python tools/icons.py weights [--updates 12000]         the stored network that icons are sampled from
 
 All are measured in bits of a value, 768 of them in an icon. Each network trains on one core, one after another;
 seconds are those of its own work (time.process_time). Tables go into build/, with --store into data/icons/.
@@ -34,7 +34,8 @@ from support import checks, devices, files
 # What is trained for the table, and the network whose weights are stored.
 KINDS = {name: {"head": name} for name in colour.HEADS} | {"copies, independent": {"in_order": False}}
 SEEDS, BATCH, LEARNING_RATE, WARM_UP = (0, 1, 2), 16, 0.005, 50
-STORED = {"features": 192}
+STORED = {"features": 192, "dropout": 0.1}
+MIRRORED = 0.75  # of the training of that network, in which half of the batches are mirrored
 SHEETS = (1, 16, 60)  # icons side by side in one picture; of these the shortest file counts
 
 
@@ -42,8 +43,9 @@ def parts():
     return icons.Icons(*(torch.from_numpy(part) for part in icons.load_icons()))
 
 
-def train(settings, seed, done):
-    """A network, and its updates. done(updates): the fraction of its training that is behind it, 1 at its end."""
+def train(settings, seed, done, mirrored=0.0):
+    """A network, and its updates. done(updates): the fraction of its training that is behind it, 1 at its end.
+    mirrored: until this fraction half of the batches are mirrored."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     torch.manual_seed(seed)
@@ -53,7 +55,9 @@ def train(settings, seed, done):
         rate = LEARNING_RATE * min(1, (updates + 1) / WARM_UP) * (1 + np.cos(np.pi * fraction)) / 2
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = model.bits(training[torch.randint(len(training), (BATCH,))]).mean()
+        few = training[torch.randint(len(training), (BATCH,))]
+        few = few.flip(2) if fraction < mirrored and torch.rand(()) < 0.5 else few
+        loss = model.bits(few).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1)
@@ -136,7 +140,7 @@ def measure_codes(store):
     def after(pictures):
         return 8 * (len(CODES["xz"](np.concatenate([training, pictures]))) - known)
 
-    each = np.mean([after(test[[number]]) for number in range(0, len(test), 10)]) / test[0].size
+    each = np.mean([after(test[[number]]) for number in range(len(test))]) / test[0].size
     rows += [["xz after the training icons", each, after(test) / test.size, after(first) / first.size]]
     rows = [[name, *(round(value, 4) for value in values)] for name, *values in rows]
     for row in rows:
@@ -147,14 +151,14 @@ def measure_codes(store):
 
 
 def make_weights(updates):
-    model, _ = train(STORED, 0, lambda done: done / updates)
+    model, _ = train(STORED, 0, lambda done: done / updates, MIRRORED)
     exact = [float(part.mean()) for part in measured(model)]
     card = {
         "what": "a PixelCNN of icons, 256 levels, with a head that copies",
         "data": "icons.load_icons()",
         "command": f"python tools/icons.py weights --updates {updates}",
         "updates": updates,
-        "training": {"batch_size": BATCH, "learning_rate": LEARNING_RATE},
+        "training": {"batch_size": BATCH, "learning_rate": LEARNING_RATE, "mirrored until": MIRRORED},
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "licence of what it learned from": "Fugue Icons 3.5.6, Yusuke Kamiyamane: Creative Commons Attribution 3.0",
         **machine(),
@@ -172,7 +176,7 @@ def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("what", choices=("bits", "codes", "weights"))
     parser.add_argument("--seconds", type=float, default=180, help="of training of one core, for `bits` (default: 180)")
-    parser.add_argument("--updates", type=int, default=24000, help="for `weights` (default: 24,000)")
+    parser.add_argument("--updates", type=int, default=12000, help="for `weights` (default: 12,000)")
     parser.add_argument("--store", action="store_true", help="tables in data/icons/, which note 12 reads")
     arguments = parser.parse_args(words)
     try:

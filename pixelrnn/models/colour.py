@@ -63,9 +63,9 @@ HEADS["copies"] = copies, 3 * LOGISTICS + 1 + len(NEARBY)
 class PixelsBefore(nn.Module):
     """Padded levels (batch, rows + reach, columns + 2 * reach, 3) -> what stands before each pixel, (batch, rows,
     columns, features): a masked convolution sees the pixels before, at most `reach` rows and columns away, and layers
-    of 1 x 1 follow. Each of size x size places has a bias of its own."""
+    of 1 x 1 follow. Each of size x size places has a bias of its own. dropout: of a layer, in training mode."""
 
-    def __init__(self, features, layers, reach, size):
+    def __init__(self, features, layers, reach, size, dropout=0.0):
         super().__init__()
         mask = torch.ones(reach + 1, 2 * reach + 1)
         mask[-1, reach:] = 0  # the pixel itself, and those to its right
@@ -73,7 +73,13 @@ class PixelsBefore(nn.Module):
         self.read = nn.Conv2d(CHANNELS + 1, features, mask.shape)
         self.place = nn.Parameter(torch.zeros(features, size, size))
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), nn.Conv2d(features, features, 1), nn.ReLU(), nn.Conv2d(features, features, 1))
+            nn.Sequential(
+                nn.ReLU(),
+                nn.Conv2d(features, features, 1),
+                nn.ReLU(),
+                nn.Conv2d(features, features, 1),
+                nn.Dropout(dropout),
+            )
             for _ in range(layers)
         )
 
@@ -92,18 +98,19 @@ class ColourPixelCNN(nn.Module):
 
     A head for each channel sees the pixels before, and of its own pixel the channels before: red, green, blue.
 
-    head: how a value is distributed, one of HEADS. features, layers, reach, size: see PixelsBefore.
+    head: how a value is distributed, one of HEADS. features, layers, reach, size, dropout: see PixelsBefore.
     in_order: if not, channels do not see each other. Raises LabError for settings that cannot do.
     """
 
-    def __init__(self, head="copies", features=128, layers=2, reach=4, size=16, in_order=True):
+    def __init__(self, head="copies", features=128, layers=2, reach=4, size=16, in_order=True, dropout=0.0):
         super().__init__()
         self.head, self.in_order, copying = choice("head", head, HEADS), bool(in_order), head == "copies"
         least = {"features": 1, "layers": 1, "reach": max(map(abs, sum(NEARBY, ()))), "size": 1}
         sizes = dict(zip(least, (features, layers, reach, size), strict=True))
         sizes = {name: whole(name, value, least[name]) for name, value in sizes.items()}
-        self.settings, self.reach, self.size = {"head": head, **sizes, "in_order": self.in_order}, reach, size
-        self.before = PixelsBefore(**sizes)
+        dropout = number("dropout", dropout, most=math.nextafter(1, 0))
+        self.settings = {"head": head, **sizes, "in_order": self.in_order, "dropout": dropout}
+        self.reach, self.size, self.before = reach, size, PixelsBefore(**sizes, dropout=dropout)
         seen = [self.in_order * (channel + copying * len(NEARBY)) for channel in range(CHANNELS)]
         self.heads = nn.ModuleList(
             nn.Sequential(nn.Linear(features + more, 64), nn.ReLU(), nn.Linear(64, HEADS[head][1])) for more in seen
