@@ -18,10 +18,28 @@ environment.shield()
 # Before numpy or torch is imported: two workers, and the notebooks' kernels they start, share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import nbval.kernel
 import pytest
 from nbval.plugin import IPyNbCell
 
 LONG = ("test_notebooks.py", "test_page.py")  # they take longer than any notebook
+
+
+def started_anew(start, tries=3):
+    """nbval's `start_new_kernel`, tried again where another program took a port of the kernel's before it did."""
+
+    def start_new_kernel(*args, **settings):
+        for left in reversed(range(tries)):
+            try:
+                return start(*args, **settings)
+            except RuntimeError:  # "Kernel died before replying to kernel_info"
+                if not left:
+                    raise
+
+    return start_new_kernel
+
+
+nbval.kernel.start_new_kernel = started_anew(nbval.kernel.start_new_kernel)
 
 
 def pytest_collection_modifyitems(items):

@@ -6,13 +6,16 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import nbformat
+import nbval.kernel
 import pytest
 import series
+from jupyter_client.connect import LocalPortCache
 
 CLAIM = """import sys
 sys.path[:0] = [{root!r}]
@@ -93,6 +96,34 @@ def test_a_failing_claim_is_named_with_its_notebook_cell_and_figure(folders, cap
     printed = capsys.readouterr().out
     assert "FAILED: 01_wrong.ipynb, cell 2 (the-sum): AssertionError: sum: must be 5 things, but this run: 4" in printed
     assert "02_right done" in printed  # one failure does not hide the others
+
+
+@pytest.fixture
+def port_taken(monkeypatch):
+    """A function: of as many kernels as it is told, the next ones, each gets a port that another program has taken."""
+    find, ports = LocalPortCache.find_available_port, []
+    monkeypatch.setattr(LocalPortCache, "find_available_port", lambda cache, ip: ports.pop(0)() or find(cache, ip))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        free = [lambda: None]  # of five ports that a kernel gets
+        yield lambda kernels: ports.extend(([lambda: taken] + free * 4) * kernels + free * 5)
+
+
+@pytest.mark.parametrize(("kernels", "failed"), [(1, 0), (3, 1)])
+def test_a_kernel_whose_port_another_program_took_is_started_anew(kernels, failed, folders, port_taken, capsys):
+    folders("01_right.ipynb", four=4)
+    port_taken(kernels)
+    assert series.run(series.chosen(""), None) == failed
+    told = "FAILED: 01_right.ipynb: RuntimeError: Kernel died" if failed else "01_right done"
+    assert told in capsys.readouterr().out
+
+
+def test_so_is_one_of_nbval(port_taken):
+    port_taken(1)
+    kernel, client = nbval.kernel.start_new_kernel(kernel_name="python3", stderr=subprocess.DEVNULL)
+    assert kernel.is_alive()
+    client.stop_channels()
+    kernel.shutdown_kernel(now=True)
 
 
 def test_a_picture_of_ones_own_reaches_the_parameters_cell(folders, tmp_path):

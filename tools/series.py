@@ -167,20 +167,37 @@ async def execute_cells(run, inherited):
         extra_arguments=["--log-level=ERROR"],  # a kernel's start is nobody's news
         log=SILENT,
     )
-    kernel = client.km = client.create_kernel_manager()
     # Not client.execute(): it sets signal handlers of its own, of which two at a time would get into each other's way.
     try:
-        await client.async_start_new_kernel(env=inherited)
-        await client.async_start_new_kernel_client()
+        await start_kernel(client, inherited)
         for index, cell in enumerate(run.notebook.cells):
             if is_code(cell):
                 run.cell += 1
                 await client.async_execute_cell(cell, index, execution_count=run.cell)
     finally:
-        if client.kc is not None:
-            client.kc.stop_channels()
-        if kernel.has_kernel:
-            await kernel.shutdown_kernel(now=True)
+        await stop_kernel(client)
+
+
+async def start_kernel(client, inherited, tries=3):
+    """Start the kernel. Its ports are free when they are chosen, and another program may take one before the kernel
+    does; it then dies at once, and is started anew with other ports."""
+    for left in reversed(range(tries)):
+        client.km = client.create_kernel_manager()
+        try:
+            await client.async_start_new_kernel(env=inherited)
+            await client.async_start_new_kernel_client()
+            return
+        except RuntimeError:  # "Kernel died before replying to kernel_info"
+            if not left:
+                raise
+            await stop_kernel(client)
+
+
+async def stop_kernel(client):
+    if client.kc is not None:
+        client.kc.stop_channels()
+    if client.km is not None and client.km.has_kernel:
+        await client.km.shutdown_kernel(now=True)
 
 
 def failure_of(run, error):
