@@ -24,18 +24,23 @@ def scaled(levels):
     return levels / 127.5 - 1
 
 
+def whole_levels(levels):
+    """Raises LabError for a tensor of anything but whole levels from 0 to 255."""
+    if levels.is_floating_point() or (levels.numel() and not 0 <= int(levels.min()) <= int(levels.max()) < LEVELS):
+        raise LabError("This network reads whole levels from 0 to 255, a tensor of whole numbers.")
+
+
 def softmax(outputs, levels, near=None):
     """Log-probabilities, in nats, of levels (..., count), under a logit for each level (..., LEVELS)."""
     return torch.log_softmax(outputs, -1).gather(-1, levels)
 
 
-def logistics(outputs, levels, near=None):
+def mixture(outputs, levels):
     """The same under a mixture of logistics: weights, means and log scales, (..., 3 * LOGISTICS).
 
     A level has what a logistic distribution has between its edges; 0 and 255 have all that is beyond them too.
     """
-    weights, means, scales = outputs[..., None, : 3 * LOGISTICS].chunk(3, -1)
-    means, scales = means + torch.linspace(-0.9, 0.9, LOGISTICS), scales - 2  # where they begin: side by side
+    weights, means, scales = outputs[..., None, :].chunk(3, -1)
     values, sharpness = scaled(levels)[..., None], torch.exp(-scales.clamp(min=-9))
     upper, lower = sharpness * (values - means + 1 / 255), sharpness * (values - means - 1 / 255)
     below, above = F.logsigmoid(upper), F.logsigmoid(-lower)  # the logarithms of what is below and above an edge
@@ -43,6 +48,12 @@ def logistics(outputs, levels, near=None):
     levels = levels[..., None]
     each = torch.where(levels == 0, below, torch.where(levels == LEVELS - 1, above, within))
     return torch.logsumexp(torch.log_softmax(weights, -1) + each, -1)
+
+
+def logistics(outputs, levels, near=None):
+    """The same under such a mixture; before they learn, its parts lie side by side."""
+    weights, means, scales = outputs[..., : 3 * LOGISTICS].chunk(3, -1)
+    return mixture(torch.cat([weights, means + torch.linspace(-0.9, 0.9, LOGISTICS), scales - 2], -1), levels)
 
 
 def copies(outputs, levels, near):
@@ -151,8 +162,7 @@ class ColourPixelCNN(nn.Module):
 
     def bits(self, levels):
         """Bits of each value, (batch, size, size, 3). Raises LabError where they are not whole levels from 0 to 255."""
-        if levels.is_floating_point() or (levels.numel() and not 0 <= int(levels.min()) <= int(levels.max()) < LEVELS):
-            raise LabError("This network reads whole levels from 0 to 255, a tensor of whole numbers.")
+        whole_levels(levels)
         return -self.log_probabilities(levels, levels.long()[..., None])[..., 0] / math.log(2)
 
 

@@ -11,12 +11,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers import GenModel
-from pixelrnn.models import augmentation, colour, ensemble, orders, paper
+from pixelrnn.models import augmentation, colour, ensemble, orders, paper, photo
 from support.checks import LabError
 from support.files import reading, written_whole
 
 MODELS = (GenModel, augmentation.ShiftConditioned, *paper.MODELS, ensemble.Average, orders.Mixture, orders.Shared)
-MODELS += (colour.ColourPixelCNN,)
+MODELS += (colour.ColourPixelCNN, photo.PhotoPixelCNN)
 
 
 class _AsMuchAs(TorchDispatchMode):

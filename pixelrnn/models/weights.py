@@ -13,7 +13,7 @@ from support import checks, files
 
 NAMES = ("digits", "letters")
 DRAWN = ("drawn-digits", "drawn-letters")  # of the page: they learned what people draw (strokes.redrawn)
-COLOUR = ("icons",)  # of note 12
+COLOUR = ("icons", "photographs", "photographs-softmax")  # of notes 12 and 13
 FOLDER = files.DATA / "weights"
 FIRST = 200  # test pictures whose nats stand on the card by themselves
 FORMAT = 1  # of the card and of the weights beside it; another number is another way to read them

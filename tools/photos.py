@@ -1,0 +1,159 @@
+"""Trains and measures what note 13 says of photographs.
+
+    python tools/photos.py bits [--seconds 60] [--store]    heads, each of four photographs held out, three seeds each
+    python tools/photos.py codes [--store]                  PNG, WebP and JPEG XL
+    python tools/photos.py weights [--updates 4000]         the stored networks, which have not seen the astronaut
+
+All are measured in bits of a value, three values of a pixel. Each network trains on one core, one after another;
+seconds are those of its own work (time.process_time). Tables go into build/, with --store into data/photographs/.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch: one core for everybody
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # where helpers.py is
+
+import icons
+
+from pixelrnn.data import photos
+from pixelrnn.models import photo, weights
+from support import checks, files
+
+KINDS = {name: {"head": name} for name in photo.HEADS} | {"logistics, independent": {"in_order": False}}
+SEEDS, BATCH, LEARNING_RATE, WARM_UP = (0, 1, 2), 1024, 0.003, 50
+STORED = {"photographs": "logistics", "photographs-softmax": "softmax"}  # the weights' names, and their heads
+HELD_OUT = "astronaut"  # of the stored ones
+
+
+def pool(held_out):
+    """Windows of all photographs but one, as they are and turned."""
+    learned = (photos.photograph(name) for name in photos.LICENCES if name != held_out)
+    return photos.Pool([view for picture in learned for view in photos.turned(picture)], photo.offsets())
+
+
+def train(settings, of, seed, done):
+    """A network, its updates, and its mean bits of a value in the last 200 of these. of: a pool. done(updates): the
+    fraction of its training that is behind it, 1 at its end."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(seed)
+    model, bits = photo.PhotoPixelCNN(**settings), []
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    while (fraction := done(len(bits))) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * min(1, (len(bits) + 1) / WARM_UP) * (1 + np.cos(np.pi * fraction)) / 2
+        loss = model.bits(*of.draw(BATCH)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1)
+        optimizer.step()
+        bits.append(loss.item())
+    return model.eval(), len(bits), float(np.mean(bits[-200:]))
+
+
+def within(seconds):
+    """Of training: the fraction of these seconds that has passed since now."""
+    start = time.process_time()
+    return lambda updates: (time.process_time() - start) / seconds
+
+
+def measured(model, name):
+    """Bits of a value of a photograph: whole; its patches, each by itself; whole, under a network that learns as it
+    reads."""
+    picture, patches = (torch.from_numpy(of(photos.photograph(name))) for of in (np.array, photos.patches))
+    learning = photo.bits_while_learning(model, picture)
+    return [bits.mean().item() for bits in (model.bits_of(picture[None]), model.bits_of(patches), learning)]
+
+
+def measure_bits(seconds, store):
+    rows = {}
+    for seed in SEEDS:
+        for name in photos.TESTED:
+            of = pool(name)
+            for kind, settings in KINDS.items():
+                model, updates, own = train(settings, of, seed, within(seconds))
+                found = [own, *measured(model, name)]
+                rows[kind, name, seed] = [kind, name, seed, updates, *(round(value, 4) for value in found)]
+                print(*rows[kind, name, seed], flush=True)
+    command = f"python tools/photos.py bits --seconds {seconds:g} --store"
+    protocol = {"command": command, "unit": "bits of a value", "seconds": seconds, **icons.machine()}
+    names = ["head", "held out", "seed", "updates", "training", "whole", "patches", "while learning"]
+    ordered = [rows[kind, name, seed] for kind in KINDS for name in photos.TESTED for seed in SEEDS]
+    files.write_table(path_of("bits", store), protocol, names, ordered)
+
+
+def path_of(name, store):
+    return (files.DATA / "photographs" if store else ROOT / "build") / f"{name}.csv"
+
+
+def measure_codes(store):
+    """Of each code: each photograph, whole in one file, and its patches in files of their own."""
+    rows = []
+    for name in photos.TESTED:
+        picture = photos.photograph(name)
+        for code in ("PNG", "WebP", "JPEG XL"):
+            sizes = [
+                8 * len(icons.CODES[code](np.ascontiguousarray(few))) for few in (picture, *photos.patches(picture))
+            ]
+            patches = sum(sizes[1:]) / photos.patches(picture).size
+            rows.append([code, name, round(sizes[0] / picture.size, 4), round(patches, 4)])
+            print(*rows[-1], flush=True)
+    protocol = {"command": "python tools/photos.py codes --store", "unit": "bits of a value", **icons.machine()}
+    files.write_table(path_of("codes", store), protocol, ["code", "photograph", "whole", "patches"], rows)
+
+
+def make_weights(updates):
+    of, picture = pool(HELD_OUT), torch.from_numpy(photos.photograph(HELD_OUT))
+    for name, head in STORED.items():
+        model, _, own = train({"head": head}, of, 0, lambda done: done / updates)
+        card = {
+            "what": f"a PixelCNN of photographs, 256 levels, {head}",
+            "data": f"photographs of scikit-image and scikit-learn but {HELD_OUT}; see photos.LICENCES",
+            "command": f"python tools/photos.py weights --updates {updates}",
+            "updates": updates,
+            "training": {"batch_size": BATCH, "learning_rate": LEARNING_RATE},
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "licence of what it learned from": {n: of for n, of in photos.LICENCES.items() if n != HELD_OUT},
+            **icons.machine(),
+        }
+        exact = model.bits_of(picture[None]).mean().item()
+        weights.store(name, model, card)
+        stored = weights.load(name)[0].bits_of(picture[None]).mean().item()
+        found = {"training": own, HELD_OUT: stored, f"{HELD_OUT}, in 32 bits": exact}
+        card["bits of a value"] = {name: round(value, 4) for name, value in found.items()}
+        weights.store(name, model, card)
+        print(card, flush=True)
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("what", choices=("bits", "codes", "weights"))
+    parser.add_argument("--seconds", type=float, default=60, help="of training of one core, for `bits` (default: 60)")
+    parser.add_argument("--updates", type=int, default=4000, help="for `weights` (default: 4,000)")
+    parser.add_argument("--store", action="store_true", help="tables in data/photographs/, which note 13 reads")
+    arguments = parser.parse_args(words)
+    try:
+        if arguments.what == "weights":
+            files.check_writable(*(path for name in STORED for path in weights.paths(name)))
+            make_weights(checks.whole("--updates", arguments.updates))
+        else:
+            files.check_writable(path_of(arguments.what, arguments.store))
+            seconds = checks.number("--seconds", arguments.seconds, above=True)
+            measure_bits(seconds, arguments.store) if arguments.what == "bits" else measure_codes(arguments.store)
+    except checks.LabError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell tells it
+
+
+if __name__ == "__main__":
+    main()
