@@ -9,7 +9,6 @@ seconds are those of its own work (time.process_time). Tables go into build/, wi
 """
 
 import argparse
-import io
 import lzma
 import os
 import sys
@@ -18,14 +17,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch: one core for everybody
 
-import imagecodecs
 import numpy as np
 import torch
-from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where helpers.py is
 
+from pixelrnn.coding import classical_codes
 from pixelrnn.data import icons
 from pixelrnn.evidence import errors
 from pixelrnn.models import colour, weights
@@ -105,19 +103,7 @@ def measure_bits(seconds, store):
     files.write_table(path_of("bits", store), protocol, names, [rows[kind, seed] for kind in KINDS for seed in SEEDS])
 
 
-def _by_pillow(**settings):
-    def encode(picture):
-        file = io.BytesIO()
-        Image.fromarray(picture).save(file, **settings)
-        return file.getvalue()
-
-    return encode
-
-
-CODES = {
-    "PNG": _by_pillow(format="PNG", optimize=True),
-    "WebP": _by_pillow(format="WEBP", lossless=True, quality=100, method=6),
-    "JPEG XL": lambda picture: imagecodecs.jpegxl_encode(picture, lossless=True, effort=9),
+CODES = classical_codes.OF_COLOUR | {
     "xz": lambda picture: lzma.compress(picture.tobytes(), lzma.FORMAT_ALONE, preset=9 | lzma.PRESET_EXTREME),
 }
 

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))  # where helpers.py is
 
 import icons
 
+from pixelrnn.coding import classical_codes
 from pixelrnn.data import photos
 from pixelrnn.models import photo, weights
 from support import checks, files
@@ -95,17 +96,24 @@ def path_of(name, store):
     return (files.DATA / "photographs" if store else ROOT / "build") / f"{name}.csv"
 
 
+def _apart(picture):
+    """The channels of a picture in files of their own."""
+    channels = (np.ascontiguousarray(picture[..., channel]) for channel in range(3))
+    return b"".join(classical_codes.OF_COLOUR["JPEG XL"](channel) for channel in channels)
+
+
+CODES = classical_codes.OF_COLOUR | {"JPEG XL, channels apart": _apart}
+
+
 def measure_codes(store):
     """Of each code: each photograph, whole in one file, and its patches in files of their own."""
     rows = []
-    for name in photos.TESTED:
-        picture = photos.photograph(name)
-        for code in ("PNG", "WebP", "JPEG XL"):
-            sizes = [
-                8 * len(icons.CODES[code](np.ascontiguousarray(few))) for few in (picture, *photos.patches(picture))
-            ]
-            patches = sum(sizes[1:]) / photos.patches(picture).size
-            rows.append([code, name, round(sizes[0] / picture.size, 4), round(patches, 4)])
+    for code, encode in CODES.items():
+        for name in photos.TESTED:
+            picture, patches = photos.photograph(name), photos.patches(photos.photograph(name))
+            whole = 8 * len(encode(picture)) / picture.size
+            each = 8 * sum(len(encode(patch)) for patch in patches) / patches.size
+            rows.append([code, name, round(whole, 4), round(each, 4)])
             print(*rows[-1], flush=True)
     protocol = {"command": "python tools/photos.py codes --store", "unit": "bits of a value", **icons.machine()}
     files.write_table(path_of("codes", store), protocol, ["code", "photograph", "whole", "patches"], rows)

@@ -52,6 +52,23 @@ OF_PICTURES = {
 }
 if shutil.which("pbmtojbg"):  # of Debian's jbigkit-bin
     OF_PICTURES["JBIG1"] = _jbig
+
+
+def _colour(**settings):
+    def encode(picture):
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, **settings)
+        return file.getvalue()
+
+    return encode
+
+
+# A picture of 256 levels, uint8 (rows, columns, 3), -> the bytes of a file.
+OF_COLOUR = {
+    "PNG": _colour(format="PNG", optimize=True),
+    "WebP": _colour(format="WEBP", lossless=True, quality=100, method=6),
+    "JPEG XL": lambda picture: imagecodecs.jpegxl_encode(picture, lossless=True, effort=9),
+}
 # Bytes -> bytes.
 OF_BYTES = {"gzip": lambda data: gzip.compress(data, 9, mtime=0), "bz2": bz2.compress, "xz": _xz}
 NAMES = ("PNG", "WebP", "TIFF G4", "JPEG XL", "JBIG1", "gzip", "bz2", "xz")

@@ -52,7 +52,7 @@ def patches(picture):
     """A photograph's patches of PATCH x PATCH, left out what is over at its edges: (count, PATCH, PATCH, 3)."""
     rows, columns = (length // PATCH for length in picture.shape[:2])
     cut = picture[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH, 3)
-    return cut.swapaxes(1, 2).reshape(-1, PATCH, PATCH, 3)
+    return np.ascontiguousarray(cut.swapaxes(1, 2)).reshape(-1, PATCH, PATCH, 3)
 
 
 def turned(picture):

@@ -77,12 +77,10 @@ class PhotoPixelCNN(nn.Module):
         y = self.read(inputs)
         for layer in self.layers:
             y = y + layer(y)
-        y = F.relu(y)
-        outputs = []
+        y, outputs = F.relu(y), []
         for channel, head in enumerate(self.heads):
-            seen = own[:, : channel * self.in_order]
-            outputs.append(self.placed(head(torch.cat([y, seen], -1)), channel, mean, contrast, pixels))
-        return torch.stack(outputs, 1)
+            outputs.append(head(torch.cat([y, own[:, : channel * self.in_order]], -1)))
+        return self.placed(torch.stack(outputs, 1), scaled(pixels), mean, contrast)
 
     def nearby(self, window, pixels):
         """The mean (count, 3) and the contrast (count, 1) nearby, what the network reads, and the pixel's own levels
@@ -98,19 +96,18 @@ class PhotoPixelCNN(nn.Module):
             seen, own = away / contrast[..., None], (own - mean) / contrast
         return mean, contrast, torch.cat([seen.flatten(1), inside, mean, contrast.log() + 3], -1), own
 
-    def placed(self, outputs, channel, mean, contrast, pixels):
-        """Outputs of one channel. Where they are relative: at the mean nearby, moved by how far the channel before is
-        from its own."""
+    def placed(self, outputs, values, mean, contrast):
+        """Outputs of the heads (count, 3, HEADS[head]). Where they are relative: at the mean nearby, moved by how far
+        the channel before is from its own."""
         if self.head == "softmax":
             return outputs
-        centre = mean[:, channel : channel + 1]
-        if channel and self.in_order:
-            centre = centre + scaled(pixels[:, channel - 1 : channel]) - mean[:, channel - 1 : channel]
+        centre = mean + self.in_order * F.pad(values - mean, (1, -1))
         if self.head == "differences":
             centre = ((centre + 1) * 127.5).round().long().clamp(0, LEVELS - 1)
-            return outputs.gather(-1, LEVELS - 1 + torch.arange(LEVELS) - centre)
+            return outputs.gather(-1, LEVELS - 1 + torch.arange(LEVELS) - centre[..., None])
         weights, means, scales = outputs.chunk(3, -1)
-        return torch.cat([weights, centre + means * contrast, scales + contrast.log() - 1], -1)
+        contrast = contrast[..., None]
+        return torch.cat([weights, centre[..., None] + means * contrast, scales + contrast.log() - 1], -1)
 
     def log_probabilities(self, window, pixels, levels):
         """Of levels (count, 3, some) for each value of pixels, given the values before: in nats."""
@@ -135,21 +132,21 @@ class PhotoPixelCNN(nn.Module):
 def bits_while_learning(model, picture, rows=8, updates=16, pixels=512, memory=64, learning_rate=4e-4):
     """Bits of each value of a picture (rows, columns, 3) under a copy of a model that learns as it reads.
 
-    After every `rows` rows it makes `updates` steps on random pixels of the last `memory` rows. So what a value takes
-    depends on it and on values before it alone. Raises LabError as `bits_of` does.
+    Before every `rows` rows it makes `updates` steps on random pixels of the `memory` rows before. So what a value
+    takes depends on it and on values before it alone. Raises LabError as `bits_of` does.
     """
     model, rows, updates = copy.deepcopy(model), whole("rows", rows), whole("updates", updates, 0)
     check(picture[None])
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     random, before, bits = torch.Generator().manual_seed(0), windows(picture[None], model.places)[0], []
     for top in range(0, len(picture), rows):
-        now, known = slice(top, top + rows), slice(max(0, top + rows - memory), top + rows)
-        with torch.no_grad():
-            bits.append(model.bits(before[now].flatten(0, 1), picture[now].flatten(0, 1)).view(picture[now].shape))
+        known, now = slice(max(0, top - memory), top), slice(top, top + rows)
         seen, own = before[known].flatten(0, 1), picture[known].flatten(0, 1)
-        for _ in range(updates):
+        for _ in range(updates if top else 0):
             few = torch.randint(len(own), (pixels,), generator=random)
             optimizer.zero_grad()
             model.bits(seen[few], own[few]).mean().backward()
             optimizer.step()
+        with torch.no_grad():
+            bits.append(model.bits(before[now].flatten(0, 1), picture[now].flatten(0, 1)).view(picture[now].shape))
     return torch.cat(bits)
