@@ -13,7 +13,7 @@ from PIL import Image
 from causality import causality
 from pixelrnn.data import icons
 from pixelrnn.evidence.results import span
-from pixelrnn.models import colour, saving, weights
+from pixelrnn.models import colour, layers_in_colour, saving, weights
 from support import checks, files
 
 LOADED = icons.load_icons()
@@ -140,6 +140,41 @@ def test_other_pictures_and_settings_get_an_error_that_says_what_is_wanted():
         colour.sample(model, FEW, temperature=-1)
     with pytest.raises(checks.LabError, match="known_rows"):
         colour.sample(model, FEW, known_rows=17)
+
+
+# --- The layers of notes 5 and 6 --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", layers_in_colour.MODELS)
+def test_layers_in_colour_have_probabilities_that_sum_to_one_and_are_causal(name):
+    torch.manual_seed(0)
+    model, few = layers_in_colour.LayersInColour(name, 4), FEW[:2, 4:8, 6:10].long()
+    log_p = model.log_probabilities(few, ALL.expand(2, 4, 4, 3, -1))
+    assert torch.allclose(log_p.exp().sum(-1), torch.ones(2, 4, 4, 3), atol=1e-4)
+    own = log_p.gather(-1, few[..., None])[..., 0]
+    assert torch.allclose(model.bits(few), -own / math.log(2), atol=1e-4)
+
+    class Some(torch.nn.Module):
+        def forward(self, pictures):
+            return model.log_probabilities(pictures, torch.arange(0, 256, 51).expand(*pictures.shape, -1))
+
+    found = causality(Some(), few // 51 * 51, order=torch.arange(48).view(4, 4, 3))
+    uses = found.uses["evaluation"]
+    assert found.causal and uses[47].any() and uses[46, 45] and uses[47, 45] and uses[47, 46]  # green sees red...
+    changed = few.clone()  # mixtures of a channel are those of its own group of outputs
+    changed[:, 3, 3, 2] = (changed[:, 3, 3, 2] + 99) % 256
+    assert torch.equal(model(changed), model(few))
+
+
+def test_layers_in_colour_refuse_other_pictures():
+    model = layers_in_colour.LayersInColour("PixelCNN")
+    for wrong in (FEW[..., :1], FEW.movedim(-1, 1), FEW[0], FEW[:, :, :8]):
+        with pytest.raises(checks.LabError, match=r"red, green and blue, \(batch, rows, 16, 3\), not "):
+            model.bits(wrong)
+    with pytest.raises(checks.LabError, match="whole levels from 0 to 255"):
+        model.bits(FEW / 255.0)
+    with pytest.raises(checks.LabError, match="name"):
+        layers_in_colour.LayersInColour("U-Net")
 
 
 # --- What is stored ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 beside these tests; the last ones see that it, and the checks of the notebooks, can fail."""
 
 import configparser
+import copy
 import itertools
 import json
 import os
@@ -23,9 +24,9 @@ from quoted import NUMBER, numbers_in, shown_by, stands_among
 
 import helpers
 from causality import causality
-from pixelrnn.data import icons, letters
+from pixelrnn.data import icons, letters, photos
 from pixelrnn.evidence import results, stored_curves
-from pixelrnn.models import colour, orders, paper
+from pixelrnn.models import colour, orders, paper, photo
 from support import checks
 
 ROOT = Path(__file__).parent.parent
@@ -274,6 +275,9 @@ def test_a_picture_of_one_colour_is_one_too(shade, tmp_path, monkeypatch, capsys
         ("12", "UPDATES", 0, 1),
         ("12", "SEEDS", [], "at least one"),
         ("12", "FEATURES", 0, 1),
+        ("13", "UPDATES", 0, 1),
+        ("13", "SEEDS", [], "at least one"),
+        ("13", "FEATURES", 0, 1),
     ],
 )
 def test_a_setting_that_cannot_do_is_told_before_anything_is_trained(note, name, value, smallest, monkeypatch, capsys):
@@ -376,6 +380,36 @@ def test_the_network_of_note_12_is_copied_and_is_the_series_own(head, in_order):
     own = colour.ColourPixelCNN(head, 8, in_order=in_order)
     own.load_state_dict(model.state_dict())
     assert torch.allclose(own.bits(few), names["bits"](model, few), atol=1e-5)
+
+
+def test_note_13_runs_to_its_end_with_small_settings(monkeypatch, capsys):
+    told, names = run_with("13", monkeypatch, capsys, UPDATES=1, SEEDS=[3], FEATURES=4)
+    assert not names["claims"].asserted and "not so here" in told
+    assert (names["ended"][0, :, :16] == names["ended"][1, :, :16]).all()  # the halves that were given
+    assert (names["ended"][0] != names["ended"][1]).any((1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("head", photo.HEADS)
+def test_the_network_of_note_13_is_copied_and_is_the_series_own(head, in_order):
+    names = copied("13", "windows", "nearby", "mixture", "network", "probabilities")
+    assert names["PLACES"] == photo.offsets()
+    few = torch.from_numpy(photos.photograph("chelsea"))[None, 100:110, 100:120]
+    window, pixels = names["windows"](few).flatten(0, 2), few.flatten(0, 2)
+    assert torch.equal(window, photo.windows(few, photo.offsets()).flatten(0, 2))
+    torch.manual_seed(0)
+    model, own = names["PhotoPixelCNN"](head, 8, in_order), photo.PhotoPixelCNN(head, 8, in_order=in_order)
+    own.load_state_dict(dict(zip(own.state_dict(), model.state_dict().values(), strict=True)))
+    assert torch.allclose(own.bits(window, pixels), names["bits"](model, window, pixels), atol=1e-4)
+
+
+def test_the_network_of_note_13_learns_as_the_series_own():
+    names = copied("13", "windows", "learning")
+    torch.manual_seed(0)
+    model, piece = photo.PhotoPixelCNN(features=8), torch.from_numpy(photos.photograph("chelsea"))[100:140, 100:164]
+    own = photo.bits_while_learning(model, piece)
+    assert torch.allclose(names["while_learning"](copy.deepcopy(model), piece), own, atol=1e-3)
+    assert not torch.allclose(names["while_learning"](model, piece, ahead=8), own, atol=1e-3)
 
 
 @pytest.mark.parametrize(

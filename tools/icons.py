@@ -1,6 +1,7 @@
 """Trains and measures what note 12 says of icons.
 
     python tools/icons.py bits [--seconds 180] [--store]    three heads and independent channels, three seeds each
+    python tools/icons.py layers [--seconds 180] [--store]  the layers of notes 5 and 6 with logistics, three seeds each
     python tools/icons.py codes [--store]                   PNG, WebP, JPEG XL and xz
     python tools/icons.py weights [--updates 12000]         the stored network that icons are sampled from
 
@@ -13,6 +14,7 @@ import lzma
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch: one core for everybody
@@ -26,11 +28,13 @@ sys.path.insert(0, str(ROOT))  # where helpers.py is
 from pixelrnn.coding import classical_codes
 from pixelrnn.data import icons
 from pixelrnn.evidence import errors
-from pixelrnn.models import colour, weights
+from pixelrnn.models import colour, layers_in_colour, weights
+from pixelrnn.models.layers_in_colour import LayersInColour
 from support import checks, devices, files
 
 # What is trained for the table, and the network whose weights are stored.
 KINDS = {name: {"head": name} for name in colour.HEADS} | {"copies, independent": {"in_order": False}}
+LAYERS = dict.fromkeys(layers_in_colour.MODELS, 0.02)  # and their learning rates
 SEEDS, BATCH, LEARNING_RATE, WARM_UP = (0, 1, 2), 16, 0.005, 50
 STORED = {"features": 192, "dropout": 0.1}
 MIRRORED = 0.75  # of the training of that network, in which half of the batches are mirrored
@@ -41,16 +45,16 @@ def parts():
     return icons.Icons(*(torch.from_numpy(part) for part in icons.load_icons()))
 
 
-def train(settings, seed, done, mirrored=0.0):
-    """A network, and its updates. done(updates): the fraction of its training that is behind it, 1 at its end.
-    mirrored: until this fraction half of the batches are mirrored."""
+def train(build, seed, done, mirrored=0.0, learning_rate=LEARNING_RATE):
+    """A network that `build` makes, and its updates. done(updates): the fraction of its training that is behind it, 1
+    at its end. mirrored: until this fraction half of the batches are mirrored."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     torch.manual_seed(seed)
-    model, training = colour.ColourPixelCNN(**settings), parts().training
-    optimizer, updates = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE), 0
+    model, training = build(), parts().training
+    optimizer, updates = torch.optim.AdamW(model.parameters(), lr=learning_rate), 0
     while (fraction := done(updates)) < 1:
-        rate = LEARNING_RATE * min(1, (updates + 1) / WARM_UP) * (1 + np.cos(np.pi * fraction)) / 2
+        rate = learning_rate * min(1, (updates + 1) / WARM_UP) * (1 + np.cos(np.pi * fraction)) / 2
         for group in optimizer.param_groups:
             group["lr"] = rate
         few = training[torch.randint(len(training), (BATCH,))]
@@ -64,6 +68,17 @@ def train(settings, seed, done, mirrored=0.0):
     return model.eval(), updates
 
 
+def within(seconds):
+    """Of training: the fraction of these seconds that has passed since the first update began."""
+    times = []
+
+    def done(updates):
+        times.append(time.process_time())
+        return (times[-1] - times[0]) / seconds
+
+    return done
+
+
 def measured(model):
     """Bits of a value of each icon: Icons, (count,) each; of the training icons the first 400."""
     with torch.no_grad():
@@ -73,10 +88,9 @@ def measured(model):
         )
 
 
-def run(settings, seed, seconds):
+def run(build, seed, seconds, **training):
     """One row of the table: updates, bits of training, validation and test icons, standard error of the last."""
-    start = time.process_time()
-    model, updates = train(settings, seed, lambda updates: (time.process_time() - start) / seconds)
+    model, updates = train(build, seed, within(seconds), **training)
     bits = measured(model)
     error = errors.standard_error(bits.test, icons.families().test)
     return [updates, *(round(float(part.mean()), 4) for part in bits), round(error, 4)]
@@ -91,16 +105,21 @@ def path_of(name, store):
     return (files.DATA / "icons" if store else ROOT / "build") / f"{name}.csv"
 
 
-def measure_bits(seconds, store):
+def measure_bits(what, seconds, store):
+    """A table of the heads ("bits") or of the layers."""
+    if what == "bits":
+        kinds = {name: (partial(colour.ColourPixelCNN, **settings), {}) for name, settings in KINDS.items()}
+    else:
+        kinds = {name: (partial(LayersInColour, name), {"learning_rate": rate}) for name, rate in LAYERS.items()}
     rows = {}
     for seed in SEEDS:
-        for kind, settings in KINDS.items():
-            rows[kind, seed] = [kind, seed, *run(settings, seed, seconds)]
+        for kind, (build, training) in kinds.items():
+            rows[kind, seed] = [kind, seed, *run(build, seed, seconds, **training)]
             print(*rows[kind, seed], flush=True)
-    command = f"python tools/icons.py bits --seconds {seconds:g} --store"
+    command = f"python tools/icons.py {what} --seconds {seconds:g} --store"
     protocol = {"command": command, "unit": "bits of a value", "seconds": seconds, **machine()}
-    names = ["head", "seed", "updates", *icons.PARTS, "standard error"]
-    files.write_table(path_of("bits", store), protocol, names, [rows[kind, seed] for kind in KINDS for seed in SEEDS])
+    names = ["head" if what == "bits" else "model", "seed", "updates", *icons.PARTS, "standard error"]
+    files.write_table(path_of(what, store), protocol, names, [rows[kind, seed] for kind in kinds for seed in SEEDS])
 
 
 CODES = classical_codes.OF_COLOUR | {
@@ -137,7 +156,7 @@ def measure_codes(store):
 
 
 def make_weights(updates):
-    model, _ = train(STORED, 0, lambda done: done / updates, MIRRORED)
+    model, _ = train(partial(colour.ColourPixelCNN, **STORED), 0, lambda done: done / updates, MIRRORED)
     exact = [float(part.mean()) for part in measured(model)]
     card = {
         "what": "a PixelCNN of icons, 256 levels, with a head that copies",
@@ -160,8 +179,8 @@ def make_weights(updates):
 
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("what", choices=("bits", "codes", "weights"))
-    parser.add_argument("--seconds", type=float, default=180, help="of training of one core, for `bits` (default: 180)")
+    parser.add_argument("what", choices=("bits", "layers", "codes", "weights"))
+    parser.add_argument("--seconds", type=float, default=180, help="of training of one core (default: 180)")
     parser.add_argument("--updates", type=int, default=12000, help="for `weights` (default: 12,000)")
     parser.add_argument("--store", action="store_true", help="tables in data/icons/, which note 12 reads")
     arguments = parser.parse_args(words)
@@ -172,7 +191,10 @@ def main(words=None):
         else:
             files.check_writable(path_of(arguments.what, arguments.store))
             seconds = checks.number("--seconds", arguments.seconds, above=True)
-            measure_bits(seconds, arguments.store) if arguments.what == "bits" else measure_codes(arguments.store)
+            if arguments.what == "codes":
+                measure_codes(arguments.store)
+            else:
+                measure_bits(arguments.what, seconds, arguments.store)
     except checks.LabError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

@@ -11,7 +11,6 @@ seconds are those of its own work (time.process_time). Tables go into build/, wi
 import argparse
 import os
 import sys
-import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch: one core for everybody
@@ -61,12 +60,6 @@ def train(settings, of, seed, done):
     return model.eval(), len(bits), float(np.mean(bits[-200:]))
 
 
-def within(seconds):
-    """Of training: the fraction of these seconds that has passed since now."""
-    start = time.process_time()
-    return lambda updates: (time.process_time() - start) / seconds
-
-
 def measured(model, name):
     """Bits of a value of a photograph: whole; its patches, each by itself; whole, under a network that learns as it
     reads."""
@@ -81,7 +74,7 @@ def measure_bits(seconds, store):
         for name in photos.TESTED:
             of = pool(name)
             for kind, settings in KINDS.items():
-                model, updates, own = train(settings, of, seed, within(seconds))
+                model, updates, own = train(settings, of, seed, icons.within(seconds))
                 found = [own, *measured(model, name)]
                 rows[kind, name, seed] = [kind, name, seed, updates, *(round(value, 4) for value in found)]
                 print(*rows[kind, name, seed], flush=True)

@@ -25,6 +25,7 @@ THUMBNAILS = {
     10: "two-measures",
     11: "curves",
     12: "first",
+    13: "first-figure",
 }
 WIDTH = 480  # pixels of a small picture
 

@@ -7,11 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pixelrnn.models.colour import OUTSIDE
 from support.checks import LabError, choice, whole
 
-# Never compressed with loss, so that each value is a measurement: these are measured, each by networks that learned
-# from all the others.
+# PNG files: these are measured, each by networks that learned from all the others.
 TESTED = ("astronaut", "chelsea", "coffee", "motorcycle")
 # JPEGs, at half their size, which takes most traces of compression away: only to learn from.
 HALVED = ("china", "flower", "rocket")
@@ -25,6 +23,7 @@ LICENCES = {
     "rocket": "SpaceX, public domain",
 }
 PATCH = 32  # pixels of a side
+OUTSIDE = -1  # the level of a pixel outside the picture, as the networks read it
 
 
 def photograph(name):
