@@ -200,6 +200,9 @@ def test_stored_tables_have_all_rows_and_their_order():
     seeds, updates, training, validation, test, error = numbers.T
     assert seeds.tolist() == [*tool.SEEDS] * len(tool.KINDS) and (updates > 500).all()
     assert (training < test).all() and (abs(validation - test) < 0.3).all() and (error < 0.2).all()
+    _, _, labels, numbers = files.read_table(files.DATA / "icons" / "layers.csv", labels=1)
+    assert [name for (name,) in labels] == [name for name in layers_in_colour.MODELS for _ in tool.SEEDS]
+    assert numbers[:, 0].tolist() == [*tool.SEEDS] * 4 and (numbers[:, 2] < numbers[:, 4]).all()
     _, _, labels, numbers = files.read_table(files.DATA / "icons" / "codes.csv", labels=1)
     assert [name for (name,) in labels] == [*tool.CODES, "xz after the training icons"]
     webp = tool.bits_of(tool.CODES["WebP"], LOADED.test)
