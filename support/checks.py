@@ -1,8 +1,10 @@
 """What a reader gives is checked here: settings, pictures and sequences that cannot be used raise a LabError, which
 says what to do."""
 
+import contextlib
 import math
 import numbers
+import sys
 
 import numpy as np
 import torch
@@ -91,3 +93,17 @@ def _check_sequences(model, sequences):
     low, high = torch.aminmax(sequences.detach())
     if not (low >= 0 and high <= 1):  # written so that NaN fails too
         raise LabError("The sequence has values outside [0, 1], or NaN. `to_batch` scales a picture's values.")
+
+
+@contextlib.contextmanager
+def ended_in_words(interrupted=""):
+    """What a tool does: a LabError ends the program with its message, Ctrl-C with 130, as a shell tells it, and with
+    the text `interrupted`."""
+    try:
+        yield
+    except LabError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        if interrupted:
+            print(interrupted)
+        sys.exit(130)

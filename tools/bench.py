@@ -458,16 +458,12 @@ def main(words=None):
     given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
     if arguments.average and given - {"average", "device", "store", "mnist"}:
         parser.error("--average takes all but --device, --store and --mnist from the members.")
-    try:
+    with checks.ended_in_words():
         device = devices.choose_device(arguments.device)
         with devices.several_processes(device):
             paths = [average(arguments, device)] if arguments.average else bench(arguments, device)
             for path in paths:
                 print(f"Stored in {path.relative_to(ROOT)}.")
-    except checks.LabError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)  # as a shell tells it
 
 
 if __name__ == "__main__":

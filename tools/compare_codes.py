@@ -178,17 +178,12 @@ def main(words=None):
     parser.add_argument("--store", action="store_true", help="in data/compression/, which note 9 reads")
     arguments = parser.parse_args(words)
     torch.set_num_threads(1)
-    try:
+    with checks.ended_in_words("Interrupted. The tables that were stored are there; --data names those that are left."):
         if "digits" in arguments.data:
             datasets.load_mnist(arguments.mnist)  # told before minutes of work, as is what cannot be written
         files.check_writable(*(path_of(name, arguments.store) for name in arguments.data))
         for name in arguments.data:
             measure(name, arguments.mnist, arguments.store)
-    except checks.LabError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        print("Interrupted. The tables that were stored are there; --data names those that are left.")
-        sys.exit(130)  # as a shell tells it
 
 
 if __name__ == "__main__":

@@ -45,27 +45,43 @@ def parts():
     return icons.Icons(*(torch.from_numpy(part) for part in icons.load_icons()))
 
 
-def train(build, seed, done, mirrored=0.0, learning_rate=LEARNING_RATE):
-    """A network that `build` makes, and its updates. done(updates): the fraction of its training that is behind it, 1
-    at its end. mirrored: until this fraction half of the batches are mirrored."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    torch.manual_seed(seed)
-    model, training = build(), parts().training
-    optimizer, updates = torch.optim.AdamW(model.parameters(), lr=learning_rate), 0
-    while (fraction := done(updates)) < 1:
-        rate = learning_rate * min(1, (updates + 1) / WARM_UP) * (1 + np.cos(np.pi * fraction)) / 2
+def fit(model, loss_of_batch, done, learning_rate):
+    """Trains a model; returns the loss of each update. loss_of_batch(fraction): of a new batch. done(updates): the
+    fraction of the training that is behind it, 1 at its end."""
+    optimizer, losses = torch.optim.AdamW(model.parameters(), lr=learning_rate), []
+    while (fraction := done(len(losses))) < 1:
+        rate = learning_rate * min(1, (len(losses) + 1) / WARM_UP) * (1 + np.cos(np.pi * fraction)) / 2
         for group in optimizer.param_groups:
             group["lr"] = rate
-        few = training[torch.randint(len(training), (BATCH,))]
-        few = few.flip(2) if fraction < mirrored and torch.rand(()) < 0.5 else few
-        loss = model.bits(few).mean()
+        loss = loss_of_batch(fraction)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1)
         optimizer.step()
-        updates += 1
-    return model.eval(), updates
+        losses.append(loss.item())
+    model.eval()
+    return losses
+
+
+def alone(seed):
+    """One core for a training, from a seed."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(seed)
+
+
+def train(build, seed, done, mirrored=0.0, learning_rate=LEARNING_RATE):
+    """A network that `build` makes, and its updates. mirrored: until this fraction half of the batches are mirrored.
+    done: see fit."""
+    alone(seed)
+    model, training = build(), parts().training
+
+    def loss_of_batch(fraction):
+        few = training[torch.randint(len(training), (BATCH,))]
+        few = few.flip(2) if fraction < mirrored and torch.rand(()) < 0.5 else few
+        return model.bits(few).mean()
+
+    return model, len(fit(model, loss_of_batch, done, learning_rate))
 
 
 def within(seconds):
@@ -184,7 +200,7 @@ def main(words=None):
     parser.add_argument("--updates", type=int, default=12000, help="for `weights` (default: 12,000)")
     parser.add_argument("--store", action="store_true", help="tables in data/icons/, which note 12 reads")
     arguments = parser.parse_args(words)
-    try:
+    with checks.ended_in_words():
         if arguments.what == "weights":
             files.check_writable(*weights.paths("icons"))
             make_weights(checks.whole("--updates", arguments.updates))
@@ -195,10 +211,6 @@ def main(words=None):
                 measure_codes(arguments.store)
             else:
                 measure_bits(arguments.what, seconds, arguments.store)
-    except checks.LabError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)  # as a shell tells it
 
 
 if __name__ == "__main__":

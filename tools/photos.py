@@ -29,7 +29,7 @@ from pixelrnn.models import photo, weights
 from support import checks, files
 
 KINDS = {name: {"head": name} for name in photo.HEADS} | {"logistics, independent": {"in_order": False}}
-SEEDS, BATCH, LEARNING_RATE, WARM_UP = (0, 1, 2), 1024, 0.003, 50
+SEEDS, BATCH, LEARNING_RATE = (0, 1, 2), 1024, 0.003
 STORED = {"photographs": "logistics", "photographs-softmax": "softmax"}  # the weights' names, and their heads
 HELD_OUT = "astronaut"  # of the stored ones
 
@@ -41,23 +41,11 @@ def pool(held_out):
 
 
 def train(settings, of, seed, done):
-    """A network, its updates, and its mean bits of a value in the last 200 of these. of: a pool. done(updates): the
-    fraction of its training that is behind it, 1 at its end."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    torch.manual_seed(seed)
-    model, bits = photo.PhotoPixelCNN(**settings), []
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-    while (fraction := done(len(bits))) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1, (len(bits) + 1) / WARM_UP) * (1 + np.cos(np.pi * fraction)) / 2
-        loss = model.bits(*of.draw(BATCH)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1)
-        optimizer.step()
-        bits.append(loss.item())
-    return model.eval(), len(bits), float(np.mean(bits[-200:]))
+    """A network, its updates, and its mean bits of a value in the last 200. of: a pool. done: see icons.fit."""
+    icons.alone(seed)
+    model = photo.PhotoPixelCNN(**settings)
+    bits = icons.fit(model, lambda fraction: model.bits(*of.draw(BATCH)).mean(), done, LEARNING_RATE)
+    return model, len(bits), float(np.mean(bits[-200:]))
 
 
 def measured(model, name):
@@ -142,7 +130,7 @@ def main(words=None):
     parser.add_argument("--updates", type=int, default=4000, help="for `weights` (default: 4,000)")
     parser.add_argument("--store", action="store_true", help="tables in data/photographs/, which note 13 reads")
     arguments = parser.parse_args(words)
-    try:
+    with checks.ended_in_words():
         if arguments.what == "weights":
             files.check_writable(*(path for name in STORED for path in weights.paths(name)))
             make_weights(checks.whole("--updates", arguments.updates))
@@ -150,10 +138,6 @@ def main(words=None):
             files.check_writable(path_of(arguments.what, arguments.store))
             seconds = checks.number("--seconds", arguments.seconds, above=True)
             measure_bits(seconds, arguments.store) if arguments.what == "bits" else measure_codes(arguments.store)
-    except checks.LabError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)  # as a shell tells it
 
 
 if __name__ == "__main__":

@@ -115,15 +115,10 @@ def search(models, mnist, path, seconds=SECONDS):
 
 def carry_out(work, path, mnist):
     """Run `work()`, which trains on MNIST and stores a table in `path`; say what is missing, or how to go on."""
-    try:
+    with checks.ended_in_words("Interrupted. The same command goes on."):
         datasets.load_mnist(mnist)  # told before an hour of work
         files.check_writable(path)
         work()
-    except checks.LabError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        print("Interrupted. The same command goes on.")
-        sys.exit(130)  # as a shell tells it
 
 
 def main(words=None):

@@ -363,17 +363,13 @@ def main():
     parser.add_argument("command", choices=("build", "open"))
     parser.add_argument("--port", default="", help=f"of the server on this machine (default: {PORT})")
     arguments = parser.parse_args()
-    try:
+    with checks.ended_in_words():
         if arguments.command == "open":
             serve(port_of(arguments.port))
         else:
             build()
             size = sum(path.stat().st_size for path in OUT.rglob("*") if path.is_file()) / 1e6
             print(f"The site is in {OUT.relative_to(ROOT)}/ ({size:.1f} MB). `make site-open` shows it.")
-    except checks.LabError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)  # as a shell tells it
 
 
 if __name__ == "__main__":
