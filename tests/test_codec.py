@@ -475,7 +475,6 @@ def test_what_is_no_npz_is_told_without_advice_to_unpickle(tmp_path):
     pictures = np.zeros((3, 28, 28), np.uint8)
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + np.array(pictures.shape, ">i4").tobytes())
     (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (tmp_path / "a.csv").write_text("0,0,1")
     np.save(tmp_path / "a.npy", pictures)
     np.savez(tmp_path / "objects.npz", np.array([{}], dtype=object))

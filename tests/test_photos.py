@@ -135,9 +135,7 @@ def test_levels_that_are_moved_and_stretched_change_the_logistics_alike():
         model.read.weight[:, -4:] = 0
     window, pixels = photo.windows(FEW[:, 20:24, 20:24] // 4, model.places)[0, 3, 3][None], FEW[:, 23, 23] // 4
     outputs = [model(2 * window + 1, 2 * pixels + 1), model(window, pixels)]
-    _, contrasts = zip(
-        *(model.nearby(w, p)[:2] for w, p in ((2 * window + 1, 2 * pixels + 1), (window, pixels))), strict=True
-    )
+    contrasts = [model.nearby(one)[1] for one in (2 * window + 1, window)]
     scale = torch.exp(outputs[0][..., 10:] - outputs[1][..., 10:])
     assert torch.allclose(scale, (contrasts[0] / contrasts[1])[..., None].expand_as(scale), rtol=0.05)
     assert 1.5 < float(contrasts[0] / contrasts[1]) < 2

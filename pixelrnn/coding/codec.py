@@ -10,10 +10,10 @@ A picture is coded in one of several modes: in one of the model's reading orders
 """
 
 import copy
+import functools
 import hashlib
 import json
 import math
-import zlib
 
 import constriction
 import numpy as np
@@ -21,7 +21,7 @@ import torch
 
 import helpers
 from pixelrnn.coding import file_format, fixed_point
-from pixelrnn.coding.file_format import ARITHMETIC, BLOCK, MOST
+from pixelrnn.coding.file_format import ARITHMETIC, MOST
 from pixelrnn.models import orders
 from support.checks import LabError, choice
 
@@ -62,8 +62,7 @@ def encoded(symbols, model, arithmetic, nats=None):
         coder = _Encoder()
         known = None if nats is None else nats[:, start : start + _block(head)]
         _write_block([coder] * len(block), block, model, prepared, arithmetic, known)
-        data = coder.bytes()
-        parts += [BLOCK.pack(len(data), zlib.crc32(data), file_format.checksum(block)), data]
+        parts.append(file_format.write_block(coder.bytes(), block))
     return b"".join(parts)
 
 
@@ -99,26 +98,12 @@ def decoded(data, model):
     high = wide if isinstance(model, orders.Orders) else head["steps"]
     if (head["steps"], head["size"], head["levels"]) != (high, wide, levels_of(model)):
         raise LabError("The header is of pictures for another model than that of its weights.")
-    count, size = head["count"], _block(head)
-    if -(-count // size) * BLOCK.size > len(data) - place:
-        raise LabError(f"The file is cut off: {count:,} pictures need more than its {len(data):,} bytes.")
-    prepared, kind = None, np.min_scalar_type(head["levels"] - 1)
-    blocks = [np.zeros((0, head["steps"], head["size"]), kind)]
-    for start in range(0, count, size):
-        many = min(size, count - start)
-        where = f"pictures {start + 1:,} to {start + many:,}"
-        payload, checksum, place = file_format.payload(data, place, where)
-        prepared = prepared or _prepared(model, head["arithmetic"])  # not for bytes that are damaged
-        try:
-            block = _read_block(payload, prepared, head, many)
-        except (AssertionError, ValueError) as error:  # constriction's, where probabilities do not fit the bytes
-            raise LabError(file_format.differs(head, where)) from error
-        if file_format.checksum(block) != checksum:
-            raise LabError(file_format.differs(head, where))
-        blocks.append(block.astype(kind))
-    if place != len(data):
-        raise LabError(f"After the last picture come {len(data) - place:,} bytes that belong to nothing.")
-    return np.concatenate(blocks)
+    prepare = functools.cache(_prepared)  # not for bytes that are damaged
+
+    def read(coded, many):
+        return _read_block(coded, prepare(model, head["arithmetic"]), head, many)
+
+    return file_format.read_blocks(data, place, head, _block(head), read)
 
 
 def walk(model, steps, batch, choose):

@@ -1,4 +1,4 @@
-"""Pictures of an .npz file, compressed into a file and back: python -m pixelrnn.coding pack | unpack."""
+"""Pictures of an .npz or a PNG file, compressed into a file and back: python -m pixelrnn.coding pack | unpack."""
 
 import argparse
 import contextlib
@@ -7,25 +7,36 @@ import sys
 
 import numpy as np
 
-from pixelrnn.coding import codec
+from pixelrnn.coding import codec, colour_codec, png
 from pixelrnn.coding.file_format import ARITHMETIC, read_header
 from pixelrnn.models import saving, weights
 from support import files
 from support.checks import LabError, choice
 
+STORED = weights.NAMES + weights.COLOUR
+ADVICE = (
+    "An .npz of pictures (count, rows, columns) is wanted, or a PNG of red, green and blue; "
+    "numpy.savez(path, pictures=...) writes an .npz."
+)
+ICON = 16, 16
 LARGEST = 2**29  # bytes of an array of pictures in a file: 680,000 of 28 x 28, which take hours
 
 
 def load_weights(name):
     """A model by the name of stored weights, or by the path of a file that `saving.save_model` wrote."""
-    return weights.load(name)[0] if name in weights.NAMES else saving.load_model(name)
+    return weights.load(name)[0] if name in STORED else saving.load_model(name)
 
 
-def read_pictures(path, model):
-    """Pictures of an .npz file, whole numbers (count, rows, columns) on the model's levels, numpy, and the names of the
-    other arrays in it; the name of the pictures' is "pictures", or it is the only one."""
-    advice = "An .npz of pictures (count, rows, columns) is wanted; numpy.savez(path, pictures=...) writes one."
-    with files.reading(path, "An .npz file of pictures", advice) as path:
+def read_pictures(path):
+    """Pictures of a file, whole numbers, numpy, and the names of what else is in it.
+
+    A PNG file has one, (1, rows, columns, 3); of the arrays of an .npz file it is "pictures", or the only one there is:
+    (count, rows, columns), or of colour (count, rows, columns, 3).
+    """
+    if png.is_png(path):
+        picture, others = png.read(path)
+        return picture[None], others
+    with files.reading(path, "An .npz file of pictures", ADVICE) as path:
         held = files.arrays_of(path)
         if "pictures" not in held and len(held) != 1:
             raise LabError(f'It has the arrays {", ".join(held)}, and none is called "pictures"')
@@ -33,16 +44,20 @@ def read_pictures(path, model):
         shape, kind = held.pop(name)
         if kind.kind not in "biu":
             raise LabError(f"Its pictures are of type {kind}; whole numbers from 0 are wanted")
-        codec.check_shape(shape, model)
         if math.prod(shape) * kind.itemsize > LARGEST:
             told = f"Its {shape[0]:,} pictures take {math.prod(shape) * kind.itemsize:,} bytes in memory"
             raise LabError(f"{told}, more than {LARGEST:,}: split it into several files")
         with np.load(path, allow_pickle=False) as arrays:
-            pictures = arrays[name]
-        top = codec.levels_of(model) - 1
-        if pictures.size and not 0 <= pictures.min() <= pictures.max() <= top:
-            raise LabError(f"The model codes whole numbers from 0 to {top}; its pictures hold others")
-    return pictures.astype(np.min_scalar_type(top), copy=False), list(held)
+            return arrays[name], list(held)
+
+
+def checked(pictures, model):
+    """Pictures on the model's levels, of the smallest type. Raises LabError for others."""
+    (colour_codec if colour_codec.codes(model) else codec).check_shape(pictures.shape, model)
+    top = colour_codec.LEVELS - 1 if colour_codec.codes(model) else codec.levels_of(model) - 1
+    if pictures.size and not 0 <= pictures.min() <= pictures.max() <= top:
+        raise LabError(f"The model codes whole numbers from 0 to {top}; these pictures hold others.")
+    return pictures.astype(np.min_scalar_type(top), copy=False)
 
 
 @contextlib.contextmanager
@@ -57,14 +72,25 @@ def _in_memory():
 
 
 @_in_memory()
-def pack(source, path, name="letters", arithmetic="exact"):
-    """Compress the pictures of an .npz file into another file; the weights are named as for `load_weights`.
+def pack(source, path, name=None, arithmetic="exact"):
+    """Compress the pictures of an .npz or a PNG file into another file.
 
-    Returns their number, the bytes of the file, and the names of arrays in the .npz that are not in it.
+    name: weights as for `load_weights`; if not given, "letters", and for colour "icons" or, if they are not of 16 x 16,
+        "photographs".
+
+    Returns their number, the bytes of the file, and the names of what else is in the source and not in it.
     """
-    model = load_weights(name)
-    pictures, others = read_pictures(source, model)
-    data = codec.encoded(pictures, model, choice("arithmetic", arithmetic, ARITHMETIC))
+    choice("arithmetic", arithmetic, ARITHMETIC)
+    pictures, others = read_pictures(source)
+    usual = "letters" if pictures.ndim != 4 else "icons" if pictures.shape[1:3] == ICON else "photographs"
+    model = load_weights(name or usual)
+    pictures = checked(pictures, model)
+    if not colour_codec.codes(model):
+        data = codec.encoded(pictures, model, arithmetic)
+    elif arithmetic == "exact":
+        data = colour_codec.compress(pictures, model)
+    else:
+        raise LabError("Colour pictures are compressed in exact arithmetic alone.")
     with files.written_whole(path, "A name for compressed pictures") as unfinished:
         unfinished.write_bytes(data)
     return len(pictures), len(data), others
@@ -72,16 +98,25 @@ def pack(source, path, name="letters", arithmetic="exact"):
 
 @_in_memory()
 def unpack(source, path, name=None):
-    """Write the pictures of a compressed file to an .npz file; of stored weights, the right ones are found."""
+    """Write the pictures of a compressed file to an .npz file, or one colour picture to a PNG file if `path` ends in
+    .png; of stored weights, the right ones are found."""
     with files.reading(source, "A file of compressed pictures") as path_of_source:
         data = path_of_source.read_bytes()
         head, _ = read_header(data)
-    models = (load_weights(one) for one in ([name] if name else weights.NAMES))
+    models = (load_weights(one) for one in ([name] if name else STORED))
     model = next((one for one in models if codec.digest(one) == head["weights"]), None)
     if model is None:
         advice = "Name them by --weights, as when the file was written."
         raise LabError(f"It was compressed with other weights than {name or 'the stored ones'}. {advice}")
-    whole = codec.decoded(data, model)
+    one_of_colour = colour_codec.codes(model) and head["count"] == 1
+    if str(path).lower().endswith(".png") and not one_of_colour:
+        kind = "colour" if colour_codec.codes(model) else "binary"
+        told = f"{files.shortened(source)} holds {head['count']:,} {kind} pictures"
+        raise LabError(f"{told}; a PNG file is written of one colour picture. Give a name that ends in .npz.")
+    whole = (colour_codec.decompress if colour_codec.codes(model) else codec.decoded)(data, model)
+    if str(path).lower().endswith(".png"):
+        png.write(whole[0], path)
+        return 1, len(data)
     with files.written_whole(path, "A name for an .npz file") as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, pictures=whole)
     return len(whole), len(data)
@@ -91,17 +126,17 @@ def main(words=None):
     """Run one command; words: those of the command line."""
     parser = argparse.ArgumentParser("python -m pixelrnn.coding", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command, told in (("pack", "pictures (.npz) -> compressed file"), ("unpack", "and back")):
+    for command, told in (("pack", "pictures (.npz, .png) -> compressed file"), ("unpack", "and back")):
         one = commands.add_parser(command, help=told, description=told)
         one.add_argument("source")
         one.add_argument("path")
-        one.add_argument("--weights", help=f"{', '.join(weights.NAMES)}, or a file of weights (pack: letters)")
+        usual = "pack: letters; colour: icons if 16 x 16, else photographs"
+        one.add_argument("--weights", help=f"{', '.join(STORED)}, or a file of weights ({usual})")
     commands.choices["pack"].add_argument("--arithmetic", choices=ARITHMETIC, default=ARITHMETIC[0])
     arguments, others = parser.parse_args(words), []
     try:
         if arguments.command == "pack":
-            name = arguments.weights or "letters"
-            count, size, others = pack(arguments.source, arguments.path, name, arguments.arithmetic)
+            count, size, others = pack(arguments.source, arguments.path, arguments.weights, arguments.arithmetic)
         else:
             count, size = unpack(arguments.source, arguments.path, arguments.weights)
     except LabError as error:
@@ -110,7 +145,7 @@ def main(words=None):
         told = f"Interrupted. Nothing was written; {arguments.path}, where it was there, is as it was."
         print(told, file=sys.stderr)
         sys.exit(130)  # as a shell tells it
-    each = f", {8 * size / count:.1f} bits each" if count else ""
-    print(f"{count:,} pictures, {size:,} bytes compressed{each}: {arguments.path}")
+    each = f", {8 * size / count:,.1f} bits each" if count else ""
+    print(f"{count:,} picture{'s' * (count != 1)}, {size:,} bytes compressed{each}: {arguments.path}")
     if others:
         print(f"Not in that file: {', '.join(others)}. Keep {arguments.source} for them.", file=sys.stderr)

@@ -58,7 +58,39 @@ def header(head, weights):
     return fields + zlib.crc32(fields).to_bytes(4, "little")
 
 
-def payload(data, place, where):
+def write_block(coded, block):
+    """The bytes of a block: what the coder wrote, and checksums of it and of its pictures, whole numbers."""
+    return BLOCK.pack(len(coded), zlib.crc32(coded), checksum(block)) + coded
+
+
+def read_blocks(data, place, head, size, read):
+    """The pictures of all blocks, whole numbers of the smallest type, numpy (count, steps, size).
+
+    size: pictures of a block. read(coded, many) -> whole numbers (many, steps, size). Raises LabError where the bytes
+    are damaged or cut off, or where others are read than were written.
+    """
+    count = head["count"]
+    if -(-count // size) * BLOCK.size > len(data) - place:
+        raise LabError(f"The file is cut off: {count:,} pictures need more than its {len(data):,} bytes.")
+    kind = np.min_scalar_type(head["levels"] - 1)
+    blocks = [np.zeros((0, head["steps"], head["size"]), kind)]
+    for start in range(0, count, size):
+        many = min(size, count - start)
+        where = f"pictures {start + 1:,} to {start + many:,}"
+        coded, of_pictures, place = _coded(data, place, where)
+        try:
+            block = read(coded, many)
+        except (AssertionError, ValueError) as error:  # constriction's, where probabilities do not fit the bytes
+            raise LabError(_differs(head, where)) from error
+        if checksum(block) != of_pictures:
+            raise LabError(_differs(head, where))
+        blocks.append(block.astype(kind))
+    if place != len(data):
+        raise LabError(f"After the last picture come {len(data) - place:,} bytes that belong to nothing.")
+    return np.concatenate(blocks)
+
+
+def _coded(data, place, where):
     """The bytes of the next block, the checksum of its pictures, and where the block after it begins."""
     begin = place + BLOCK.size
     length, own, of_pictures = BLOCK.unpack_from(data, place) if begin <= len(data) else (len(data), 0, 0)
@@ -75,7 +107,7 @@ def checksum(block):
     return zlib.crc32(np.ascontiguousarray(block, "<i4").tobytes())
 
 
-def differs(head, where):
+def _differs(head, where):
     """What is said where other pictures are read than were written."""
     cause = "The file is damaged, or was damaged before its checksum was computed."
     if head["arithmetic"] == "float":

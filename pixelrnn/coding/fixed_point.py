@@ -35,15 +35,18 @@ DECIMAL = decimal.Context(prec=24, rounding=decimal.ROUND_HALF_EVEN)
 # What moves values, compares them, or adds them: exact for numbers on the grid, as it is. A name may be added if its
 # results are on the grid again, whatever the kernel, and stay below 2**29: tests/test_codec.py compares processors.
 _NAMES = """
-_local_scalar_dense _to_copy _unsafe_view abs add add_ alias amax aminmax arange argmax bitwise_and cat clamp
-clone constant_pad_nd copy_ detach empty eq expand flip full ge gt le lift_fresh lt ne neg new_empty new_zeros
-permute promote_types relu relu_ round rsub select slice split squeeze stack sub sub_ t transpose transpose_
-unbind unsafe_split unsqueeze view zeros zeros_like
+_local_scalar_dense _to_copy _unsafe_view abs add add_ alias all amax aminmax arange argmax bitwise_and cat clamp
+clone constant_pad_nd copy_ detach empty eq expand flip full gather ge gt index le lift_fresh lt ne neg new_empty
+new_zeros permute promote_types relu relu_ round rsub select slice split squeeze stack sub sub_ sum t transpose
+transpose_ unbind unsafe_split unsqueeze view zeros zeros_like
 """
 AS_IS = set(_NAMES.split())
 # Products, whose results have more digits than the grid: exact, then rounded.
 ROUNDED = {"addmm", "bmm", "convolution", "div", "mm", "mul", "mul_"}
 TABLES = {"sigmoid": 1, "sigmoid_": 1, "tanh": 2, "tanh_": 2}  # tanh(x) = 2 sigmoid(2x) - 1
+LOGARITHMS = 4  # of numbers up to this
+FINEST = 9  # minus the logarithm of the smallest scale of a logistic distribution
+ROWS = 64  # of probabilities that are computed together: as many as a processor's cache holds
 
 
 @functools.cache
@@ -81,6 +84,19 @@ def _activations(factor):
     return np.round((factor * (sigmoid_table() / FINE) - (factor - 1)) * GRID) / GRID
 
 
+@functools.cache
+def _logarithms():
+    """log(x) on the grid, for x = 1/4096, ... LOGARITHMS."""
+    numbers = (DECIMAL.divide(number, GRID) for number in range(1, LOGARITHMS * GRID + 1))
+    return np.array([float(DECIMAL.to_integral_value(DECIMAL.multiply(GRID, DECIMAL.ln(x)))) / GRID for x in numbers])
+
+
+@functools.cache
+def _sharpness():
+    """exp(FINEST - x), float64, for x = 0, 1/4096, ... WIDEST."""
+    return np.array([float(DECIMAL.multiply(DECIMAL.exp(FINEST), power)) for power in _exponentials()])
+
+
 def rounded(x):
     """To the nearest multiple of 2**-12."""
     return (x * GRID).round_() / GRID
@@ -90,8 +106,12 @@ class Exact(TorchDispatchMode):
     """Inside `with Exact():` a model `on_grid` computes the same bits everywhere, or says which operation cannot.
 
     An operation is allowed if its result does not depend on a kernel's choices. Raises LabError for any other, such as
-    the mean and the root of layer norm.
+    the mean and the root of layer norm, and for products beyond LARGEST; with cut_off, these are LARGEST.
     """
+
+    def __init__(self, cut_off=False):
+        super().__init__()
+        self.cut_off = cut_off
 
     @classmethod
     def _should_skip_dynamo(cls):  # torch hides each call from its compiler, which takes as long as the call itself
@@ -99,15 +119,20 @@ class Exact(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         name, kwargs = operation.overloadpacket.__name__, kwargs or {}
-        if name in AS_IS:
+        off_grid = any(isinstance(one, float) and one * GRID % 1 for one in args)  # a number that is added
+        if name in AS_IS and not off_grid:
             return operation(*args, **kwargs)
-        if name in ROUNDED:
+        if name in ROUNDED or name in AS_IS:
             result = rounded(operation(*args, **kwargs))
-            if result.numel() and not max(map(abs, torch.aminmax(result))) <= LARGEST:  # or NaN
+            if self.cut_off:
+                result.clamp_(-LARGEST, LARGEST)
+            elif result.numel() and not max(map(abs, torch.aminmax(result))) <= LARGEST:  # or NaN
                 raise LabError(f'Numbers beyond {LARGEST} are not exact here (fixed_point.py). Use arithmetic="float".')
         elif name == "mean":
             total = torch.ops.aten.sum.dim_IntList(*args, **kwargs)
             result = rounded(total / (args[0].numel() // total.numel()))
+        elif name == "log" and ((args[0] > 0) & (args[0] <= LOGARITHMS)).all():
+            result = torch.from_numpy(_logarithms()[(args[0] * GRID).long().numpy() - 1])
         elif name in TABLES:
             result = torch.from_numpy(_activations(TABLES[name])[_index(TABLES[name] * args[0])])
         else:
@@ -141,7 +166,50 @@ def bernoulli(logits):
 
 def categorical(logits):
     """P of each level (..., levels) of logits on the grid, float64 numpy."""
-    logits = logits.numpy()
-    below = np.minimum(logits.max(-1, keepdims=True) - logits, WIDEST)
-    weights = exp_table()[(below * GRID).astype(np.int64)]
+    weights = _exp(logits.numpy())
     return weights / weights.sum(-1, keepdims=True)
+
+
+def mixture(outputs):
+    """Of each of 256 levels, under a mixture of logistics: whole numbers of some 2**-24, int64 numpy (count, 256).
+
+    outputs: weights, means and the logarithms of scales on the grid, torch (count, 3 * parts); levels are from -1 to 1.
+    """
+    weights, means, scales = (part.numpy() for part in outputs.chunk(3, -1))
+    parts = _exp(weights)
+    sharp = _sharpness()[(np.clip(scales + FINEST, 0, WIDEST) * GRID).astype(np.int64)][..., None]
+    edges, found = (2 * np.arange(1, 256) - 256) / 255, np.empty((len(parts), 256), np.int64)
+    for start in range(0, len(parts), ROWS):
+        some = slice(start, start + ROWS)
+        below = np.zeros((len(parts[some]), 257), np.int64)  # each level's lower edge, and what is below it
+        below[:, 256] = FINE * parts[some].sum(-1)
+        x = sharp[some] * (edges - means[some, :, None])  # (rows, parts, 255)
+        index = np.rint(np.clip(x, -WIDEST, WIDEST) * GRID).astype(np.int64) + WIDEST * GRID
+        below[:, 1:-1] = np.einsum("rp,rpe->re", parts[some], sigmoid_table()[index])
+        found[some] = np.diff(below) // parts[some].sum(-1, keepdims=True)
+    return found
+
+
+def copied(new, choices, near):
+    """The same where a level is new, with probabilities (count, 256) of `mixture`, or one of those nearby.
+
+    choices: logits on the grid, torch (count, 1 + nearby): new, then each nearby. near: levels, -1 where there is none.
+    """
+    near = near.long().numpy()
+    outside = np.pad(near < 0, ((0, 0), (1, 0)))
+    choices = _exp(np.where(outside, -np.inf, choices.numpy())) * ~outside
+    found = choices[:, :1] * new
+    np.add.at(found, (np.arange(len(near))[:, None], near), choices[:, 1:] * FINE)  # where it is -1, nothing is added
+    return found
+
+
+def chances(found):
+    """Whole numbers (count, levels) as probabilities, float64, none of them 0."""
+    found = found + found.sum(-1, keepdims=True) // FINE + 1
+    return found / found.sum(-1, keepdims=True)
+
+
+def _exp(x):
+    """exp(x) but for a factor for each row, numbers on the grid: whole numbers, of which the largest is FINE."""
+    below = np.minimum(x.max(-1, keepdims=True) - x, WIDEST)
+    return exp_table()[(below * GRID).astype(np.int64)]

@@ -50,10 +50,15 @@ def mixture(outputs, levels):
     return torch.logsumexp(torch.log_softmax(weights, -1) + each, -1)
 
 
-def logistics(outputs, levels, near=None):
-    """The same under such a mixture; before they learn, its parts lie side by side."""
+def placed(outputs):
+    """What `mixture` wants, of outputs of a head: before they learn, its parts lie side by side."""
     weights, means, scales = outputs[..., : 3 * LOGISTICS].chunk(3, -1)
-    return mixture(torch.cat([weights, means + torch.linspace(-0.9, 0.9, LOGISTICS), scales - 2], -1), levels)
+    return torch.cat([weights, means + torch.linspace(-0.9, 0.9, LOGISTICS), scales - 2], -1)
+
+
+def logistics(outputs, levels, near=None):
+    """The same under such a mixture."""
+    return mixture(placed(outputs), levels)
 
 
 def copies(outputs, levels, near):

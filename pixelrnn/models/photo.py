@@ -73,41 +73,46 @@ class PhotoPixelCNN(nn.Module):
         )
 
     def forward(self, window, pixels):
-        mean, contrast, inputs, own = self.nearby(window, pixels)
+        before = self.before(window)
+        return torch.stack([self.outputs(channel, before, pixels) for channel in range(CHANNELS)], 1)
+
+    def before(self, window):
+        """What stands before each pixel: features, and the mean (count, 3) and the contrast (count, 1) nearby."""
+        mean, contrast, inputs = self.nearby(window)
         y = self.read(inputs)
         for layer in self.layers:
             y = y + layer(y)
-        y, outputs = F.relu(y), []
-        for channel, head in enumerate(self.heads):
-            outputs.append(head(torch.cat([y, own[:, : channel * self.in_order]], -1)))
-        return self.placed(torch.stack(outputs, 1), scaled(pixels), mean, contrast)
+        return F.relu(y), mean, contrast
 
-    def nearby(self, window, pixels):
-        """The mean (count, 3) and the contrast (count, 1) nearby, what the network reads, and the pixel's own levels
-        as it reads them."""
+    def nearby(self, window):
+        """The mean (count, 3) and the contrast (count, 1) nearby, and what the network reads."""
         inside = (window[..., 0] != OUTSIDE).float()
         x = scaled(window) * inside[..., None]
         mean = x[:, :BESIDE].sum(1) / inside[:, :BESIDE].sum(1, keepdim=True).clamp(min=1)
         away = (x - mean[:, None]) * inside[..., None]
         known = inside[:, :AROUND].sum(1, keepdim=True).clamp(min=1)
         contrast = away[:, :AROUND].abs().mean(-1).sum(1, keepdim=True) / known + 1 / 127.5
-        seen, own = x, scaled(pixels)
-        if self.head != "softmax":
-            seen, own = away / contrast[..., None], (own - mean) / contrast
-        return mean, contrast, torch.cat([seen.flatten(1), inside, mean, contrast.log() + 3], -1), own
+        seen = x if self.head == "softmax" else away / contrast[..., None]
+        return mean, contrast, torch.cat([seen.flatten(1), inside, mean, contrast.log() + 3], -1)
 
-    def placed(self, outputs, values, mean, contrast):
-        """Outputs of the heads (count, 3, HEADS[head]). Where they are relative: at the mean nearby, moved by how far
-        the channel before is from its own."""
+    def outputs(self, channel, before, pixels):
+        """Of one channel, (count, HEADS[head]), from what stands before each pixel and the channels before it. Where
+        they are relative: placed at the mean nearby, moved by how far the channel before is from its own."""
+        y, mean, contrast = before
+        seen = channel * self.in_order
+        values = scaled(pixels[:, :seen])
+        away = values - mean[:, :seen]
+        outputs = self.heads[channel](torch.cat([y, values if self.head == "softmax" else away / contrast], -1))
         if self.head == "softmax":
             return outputs
-        centre = mean + self.in_order * F.pad(values - mean, (1, -1))
+        centre = mean[:, channel, None]
+        if seen:
+            centre = centre + away[:, -1:]
         if self.head == "differences":
             centre = ((centre + 1) * 127.5).round().long().clamp(0, LEVELS - 1)
-            return outputs.gather(-1, LEVELS - 1 + torch.arange(LEVELS) - centre[..., None])
+            return outputs.gather(-1, LEVELS - 1 + torch.arange(LEVELS) - centre)
         weights, means, scales = outputs.chunk(3, -1)
-        contrast = contrast[..., None]
-        return torch.cat([weights, centre[..., None] + means * contrast, scales + contrast.log() - 1], -1)
+        return torch.cat([weights, centre + means * contrast, scales + contrast.log() - 1], -1)
 
     def log_probabilities(self, window, pixels, levels):
         """Of levels (count, 3, some) for each value of pixels, given the values before: in nats."""
