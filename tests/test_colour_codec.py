@@ -183,6 +183,21 @@ def test_copies_are_those_of_the_network():
     assert abs(found - wanted).max() < 0.0005
 
 
+def test_outside_the_picture_is_nothing_to_copy():
+    new, choices = torch.arange(256)[None].numpy(), torch.zeros(1, 3, dtype=torch.float64)
+    outside = fixed_point.copied(new, choices, torch.full((1, 2), colour.OUTSIDE))
+    assert np.array_equal(outside, new * fixed_point.FINE)
+
+
+def test_products_that_are_too_large_are_cut_off_or_refused():
+    large = torch.tensor([3000.0, -3000.0, 2.0], dtype=torch.float64)
+    with fixed_point.Exact(cut_off=True):
+        found = large * large[:1]
+    assert found.tolist() == [fixed_point.LARGEST, -fixed_point.LARGEST, fixed_point.LARGEST]
+    with fixed_point.Exact(), pytest.raises(checks.LabError, match="beyond 2048 are not exact"):
+        large * large[:1]
+
+
 def test_no_level_is_impossible():
     narrow = torch.tensor([[9.0, 0, 0, 0, 0] + [-1.5] * 5 + [-30.0] * 5], dtype=torch.float64)
     found = fixed_point.chances(fixed_point.mixture(narrow))

@@ -208,6 +208,11 @@ def test_stored_tables_have_all_rows_and_their_order():
     for code in ("PNG", "JPEG XL", "JPEG XL, channels apart"):
         bits = 8 * len(tool.CODES[code](CHELSEA.numpy())) / CHELSEA.numel()
         assert abs(bits - numbers[labels.index([code, "chelsea"]), 0]) < 0.02  # other versions may differ a little
+    _, names, labels, numbers = files.read_table(files.DATA / "photographs" / "files.csv", labels=1)
+    assert [name for (name,) in labels] == [*photos.TESTED]
+    promised, whole, together, each, *_ = numbers.T
+    assert (promised < whole).all() and (whole < promised + 0.002).all() and (whole < together).all()
+    assert (each > together + 0.13).all() and (each < together + 0.15).all()
 
 
 def test_the_tool_trains_and_stores_a_table(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
     python tools/icons.py bits [--seconds 180] [--store]    three heads and independent channels, three seeds each
     python tools/icons.py layers [--seconds 180] [--store]  the layers of notes 5 and 6 with logistics, three seeds each
-    python tools/icons.py codes [--store]                   PNG, WebP, JPEG XL and xz
+    python tools/icons.py codes [--store]                   files of the stored network, PNG, WebP, JPEG XL and xz
     python tools/icons.py weights [--updates 12000]         the stored network that icons are sampled from
 
 All are measured in bits of a value, 768 of them in an icon. Each network trains on one core, one after another;
@@ -25,7 +25,7 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where helpers.py is
 
-from pixelrnn.coding import classical_codes
+from pixelrnn.coding import classical_codes, colour_codec
 from pixelrnn.data import icons
 from pixelrnn.evidence import errors
 from pixelrnn.models import colour, layers_in_colour, weights
@@ -150,12 +150,23 @@ def bits_of(encode, pictures):
     return 8 * each / pictures.size, 8 * together / pictures.size
 
 
+def bits_in_files(pictures):
+    """The same with the stored network, which does not mind how icons lie side by side."""
+    model, _ = weights.load("icons")
+    each = sum(len(colour_codec.compress(picture[None], model)) for picture in pictures)
+    together = colour_codec.compress(pictures, model)
+    if not np.array_equal(colour_codec.decompress(together, model), pictures):
+        raise checks.LabError("Other icons were read than were written.")
+    return 8 * each / pictures.size, 8 * len(together) / pictures.size
+
+
 def measure_codes(store):
-    """Of each code: each icon alone, all in one file, one icon of each family in one file. xz once more with all
-    training icons known to both sides."""
+    """Of the stored network and of each code: each icon alone, all in one file, one icon of each family in one file. xz
+    once more with all training icons known to both sides."""
     training, _, test = icons.load_icons()
     first = test[np.unique(icons.families().test, return_index=True)[1]]
-    rows = [[name, *bits_of(encode, test), bits_of(encode, first)[1]] for name, encode in CODES.items()]
+    rows = [["stored network, in files", *bits_in_files(test), bits_in_files(first)[1]]]
+    rows += [[name, *bits_of(encode, test), bits_of(encode, first)[1]] for name, encode in CODES.items()]
     known = len(CODES["xz"](training))
 
     def after(pictures):

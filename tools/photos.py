@@ -2,6 +2,7 @@
 
     python tools/photos.py bits [--seconds 60] [--store]    heads, each of four photographs held out, three seeds each
     python tools/photos.py codes [--store]                  PNG, WebP and JPEG XL
+    python tools/photos.py files [--seconds 60] [--store]   files of the logistics, each of four photographs held out
     python tools/photos.py weights [--updates 4000]         the stored networks, which have not seen the astronaut
 
 All are measured in bits of a value, three values of a pixel. Each network trains on one core, one after another;
@@ -11,6 +12,7 @@ seconds are those of its own work (time.process_time). Tables go into build/, wi
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch: one core for everybody
@@ -23,7 +25,7 @@ sys.path.insert(0, str(ROOT))  # where helpers.py is
 
 import icons
 
-from pixelrnn.coding import classical_codes
+from pixelrnn.coding import classical_codes, colour_codec
 from pixelrnn.data import photos
 from pixelrnn.models import photo, weights
 from support import checks, files
@@ -100,6 +102,38 @@ def measure_codes(store):
     files.write_table(path_of("codes", store), protocol, ["code", "photograph", "whole", "patches"], rows)
 
 
+def measure_files(seconds, store):
+    """Of each photograph, by networks that learned from the others: one file of the whole, one of all its patches, and
+    a file for each patch; what is read again is compared."""
+    rows = []
+    for name in photos.TESTED:
+        model, _, _ = train(KINDS["logistics"], pool(name), SEEDS[0], icons.within(seconds))
+        picture = photos.photograph(name)
+        patches, times = photos.patches(picture), [time.process_time()]
+        whole = written(picture[None], model, times)
+        together = written(patches, model, [])
+        each = sum(len(colour_codec.compress(patch[None], model)) for patch in patches)
+        bits = model.bits_of(torch.from_numpy(picture)[None]).mean().item()
+        sizes = whole / picture.size, together / patches.size, each / patches.size
+        rows.append([name, round(bits, 4), *(round(8 * size, 4) for size in sizes), *np.diff(times).round(1)])
+        print(*rows[-1], flush=True)
+    command = f"python tools/photos.py files --seconds {seconds:g} --store"
+    protocol = {"command": command, "unit": "bits of a value", "seed": SEEDS[0], "seconds": seconds, **icons.machine()}
+    names = ["photograph", "promised", "whole", "patches in one file", "patches", "seconds to write", "seconds to read"]
+    files.write_table(path_of("files", store), protocol, names, rows)
+
+
+def written(pictures, model, times):
+    """Bytes of a file of pictures that can be read again. times: when it was written, and read, are added."""
+    data = colour_codec.compress(pictures, model)
+    times.append(time.process_time())
+    same = np.array_equal(colour_codec.decompress(data, model), pictures)
+    times.append(time.process_time())
+    if not same:
+        raise checks.LabError("Other pictures were read than were written.")
+    return len(data)
+
+
 def make_weights(updates):
     of, picture = pool(HELD_OUT), torch.from_numpy(photos.photograph(HELD_OUT))
     for name, head in STORED.items():
@@ -125,8 +159,8 @@ def make_weights(updates):
 
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("what", choices=("bits", "codes", "weights"))
-    parser.add_argument("--seconds", type=float, default=60, help="of training of one core, for `bits` (default: 60)")
+    parser.add_argument("what", choices=("bits", "codes", "files", "weights"))
+    parser.add_argument("--seconds", type=float, default=60, help="of training of one core (default: 60)")
     parser.add_argument("--updates", type=int, default=4000, help="for `weights` (default: 4,000)")
     parser.add_argument("--store", action="store_true", help="tables in data/photographs/, which note 13 reads")
     arguments = parser.parse_args(words)
@@ -137,7 +171,10 @@ def main(words=None):
         else:
             files.check_writable(path_of(arguments.what, arguments.store))
             seconds = checks.number("--seconds", arguments.seconds, above=True)
-            measure_bits(seconds, arguments.store) if arguments.what == "bits" else measure_codes(arguments.store)
+            if arguments.what == "codes":
+                measure_codes(arguments.store)
+            else:
+                (measure_bits if arguments.what == "bits" else measure_files)(seconds, arguments.store)
 
 
 if __name__ == "__main__":

@@ -51,8 +51,12 @@ def families():
     return Icons(*(table["family"][table["part"] == part] for part in PARTS))
 
 
-def as_sheet(pictures, columns=COLUMNS):
-    """Pictures (count, size, size, 3) side by side, `columns` in a row: (rows * size, columns * size, 3)."""
+def as_sheet(pictures, columns=COLUMNS, gap=0):
+    """Pictures (count, size, size, 3) side by side, `columns` in a row: (rows * size, columns * size, 3).
+
+    gap: white pixels around each, for people.
+    """
+    pictures = np.pad(pictures, ((0, 0), (gap, gap), (gap, gap), (0, 0)), constant_values=255)
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * columns, *pictures.shape[1:]), 255, np.uint8)
     sheet[: len(pictures)] = pictures
