@@ -93,6 +93,16 @@ def test_copies_add_the_levels_nearby_and_none_from_outside():
     assert torch.allclose(colour.copies(outputs, ALL[None], near).exp(), new, atol=1e-6)
 
 
+@pytest.mark.parametrize("head", colour.HEADS)
+def test_probabilities_of_all_levels_are_those_of_each(head):
+    random = torch.Generator().manual_seed(0)
+    outputs = 3 * torch.randn(40, colour.HEADS[head][1], generator=random)
+    near = torch.randint(-1, 256, (40, 6), generator=random)
+    near[:, 1], near[::2, 0], near[::3, 2] = near[:, 3], colour.OUTSIDE, 255
+    found, each = colour.probabilities(head, outputs, near), colour.HEADS[head][0](outputs, ALL.expand(40, -1), near)
+    assert torch.allclose(found, each.exp(), atol=1e-5) and (found >= 0).all()
+
+
 @pytest.mark.parametrize("in_order", [True, False])
 @pytest.mark.parametrize("head", colour.HEADS)
 def test_probabilities_sum_to_one_are_causal_and_are_those_that_are_sampled_from(head, in_order):
