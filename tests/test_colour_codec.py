@@ -68,6 +68,24 @@ def test_any_size_any_count_and_any_number_of_blocks(data):
         assert np.array_equal(colour_codec.decompress(colour_codec.compress(pictures, model), model), pictures)
 
 
+@pytest.mark.parametrize("columns", [1, 2, 3, 4])
+@pytest.mark.parametrize("head", photo.HEADS)
+def test_pictures_narrower_than_what_a_pixel_sees(head, columns):
+    """Then there are times at which no pixel is coded."""
+    model, pictures = seeded(MODELS[f"photographs, {head}"]), np.full((2, 9, columns, 3), 7, np.uint8)
+    pictures[1] = pictures_of(2, 9, columns)[1]
+    assert np.array_equal(colour_codec.decompress(colour_codec.compress(pictures, model), model), pictures)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(colour_codec, "_bits", lambda model, pictures: torch.zeros(len(pictures)))  # none plainly
+        assert np.array_equal(colour_codec.decompress(colour_codec.compress(pictures, model), model), pictures)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_network_of_another_precision(dtype):
+    model, pictures = seeded(MODELS["photographs, logistics"]).to(dtype), pictures_of()
+    assert np.array_equal(colour_codec.decompress(colour_codec.compress(pictures, model), model), pictures)
+
+
 @pytest.mark.parametrize("name", ["icons", "photographs"])
 def test_a_file_is_as_long_as_the_network_says(name):
     """Exact arithmetic, the coder and its end included: 0.2% and a word of 32 bits."""
@@ -336,9 +354,11 @@ def test_the_command_takes_colour_in_npz_files_and_weights_of_ones_own(tmp_path)
         assert np.array_equal(arrays["pictures"], pictures_of()) and arrays["pictures"].dtype == np.uint8
 
 
-def sixteen_bits(path):
-    rows = b"".join(b"\0" + bytes(6 * 16) for _ in range(16))
-    parts = (b"IHDR", struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+def small_png(path, columns, bits):
+    """One that Pillow would not write."""
+    rows = b"".join(b"\0" + bytes(columns * 3 * bits // 8) for _ in range(16))
+    head = struct.pack(">IIBBBBB", columns, 16, bits, 2, 0, 0, 0)
+    parts = (b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
     chunks = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts)
     path.write_bytes(png.SIGNATURE + b"".join(chunks))
 
@@ -355,10 +375,11 @@ RGB = Image.fromarray(pictures_of(2, 16, 16)[1])
         (lambda path: RGB.convert("1").save(path), "has grey"),
         (lambda path: RGB.convert("P").save(path), "has a palette"),
         (lambda path: RGB.convert("L").convert("I;16").save(path), "has grey"),
-        (sixteen_bits, "has 16 bits a value"),
+        (lambda path: small_png(path, 16, 16), "has 16 bits a value"),
         (lambda path: RGB.save(path, transparency=(0, 0, 0)), "has a colour that is transparent"),
         (lambda path: RGB.save(path, save_all=True, append_images=[Image.new("RGB", (16, 16))]), "has several frames"),
         (lambda path: Image.new("RGB", (3000, 2000)).save(path), "has 3,000 x 2,000 pixels; 5,592,405 are the most"),
+        (lambda path: small_png(path, 0, 8), "has no pixels"),
         (lambda path: path.write_bytes(png.SIGNATURE), "damaged or is something else: its header is missing"),
     ],
 )
@@ -384,16 +405,25 @@ def test_what_else_a_png_file_holds_is_named(tmp_path, capsys):
     text = PngImagePlugin.PngInfo()
     text.add_text("Title", "a picture")
     RGB.save(tmp_path / "in.png", pnginfo=text, dpi=(72, 72))
+    with (tmp_path / "in.png").open("ab") as file:
+        file.write(b"\0\0\0\1\x1b[1m")
     run("pack", tmp_path / "in.png", tmp_path / "packed")
-    assert "Not in that file: pHYs, tEXt. Keep " in capsys.readouterr().err
+    assert "Not in that file: resolution, text, bytes after its end. Keep " in capsys.readouterr().err
 
 
 def test_other_settings_and_pictures_for_the_command(tmp_path):
     RGB.save(tmp_path / "in.png")
     np.savez(tmp_path / "letters.npz", np.zeros((1, 28, 28), np.uint8))
+    np.savez(tmp_path / "one.npz", np.zeros((20, 28, 3), np.uint8))
+    np.savez(tmp_path / "float.npz", np.zeros((1, 20, 28, 3)))
+    (tmp_path / "text.npz").write_text("no pictures")
     for words, told in (
         (("in.png", "--arithmetic", "float"), "exact arithmetic alone"),
-        (("in.png", "--weights", "letters"), r"not \(1, 16, 16, 3\)"),
+        (("in.png", "--weights", "letters"), r"do not code colour pictures, \(1, 16, 16, 3\); icons or photographs"),
+        (("in.png", "--weights", "nothing"), r"nothing is no file of weights, and none of digits, letters, icons, "),
+        (("one.npz",), r"one colour picture is `pictures\[None\]`"),
+        (("float.npz",), r"float\.npz are of type float64; whole numbers"),
+        (("text.npz",), r"no \.npz file, or a damaged one\. .*of colour \(count, rows, columns, 3\), or a PNG"),
         (("letters.npz", "--weights", "icons"), r"colour pictures \(count, 16, 16, 3\), not \(1, 28, 28\)"),
     ):
         with pytest.raises(SystemExit, match=told):
@@ -401,4 +431,31 @@ def test_other_settings_and_pictures_for_the_command(tmp_path):
     run("pack", tmp_path / "letters.npz", tmp_path / "packed")
     with pytest.raises(SystemExit, match="holds 1 binary pictures; a PNG file is written of one colour picture"):
         run("unpack", tmp_path / "packed", tmp_path / "out.png")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.png", "letters.npz", "packed"]
+    for name in ("out", "out.jpg"):
+        with pytest.raises(SystemExit, match=r"a name that ends in \.npz, or in \.png for one colour picture"):
+            run("unpack", tmp_path / "packed", tmp_path / name)
+    names = ["float.npz", "in.png", "letters.npz", "one.npz", "packed", "text.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_a_result_does_not_take_the_place_of_its_source(tmp_path):
+    RGB.save(tmp_path / "in.png")
+    data = (tmp_path / "in.png").read_bytes()
+    with pytest.raises(SystemExit, match=r"in\.png is the file that is read; give the result another name"):
+        run("pack", tmp_path / "in.png", tmp_path / "." / "in.png")
+    assert (tmp_path / "in.png").read_bytes() == data
+    run("pack", tmp_path / "in.png", tmp_path / "packed.png")
+    with pytest.raises(SystemExit, match=r"packed\.png is the file that is read"):
+        run("unpack", tmp_path / "packed.png", tmp_path / "packed.png")
+
+
+def test_weights_in_16_bits_and_a_damaged_file(tmp_path):
+    """The stored files themselves are of 16 bits."""
+    RGB.save(tmp_path / "in.png")
+    run("pack", tmp_path / "in.png", tmp_path / "packed", "--weights", weights.paths("icons")[0])
+    assert (tmp_path / "packed").read_bytes() == colour_codec.compress(np.array(RGB)[None], weights.load("icons")[0])
+    data = bytearray((tmp_path / "packed").read_bytes())
+    data[-9] ^= 1
+    (tmp_path / "packed").write_bytes(data)
+    with pytest.raises(SystemExit, match=r"packed: The file is damaged in picture 1: a checksum differs"):
+        run("unpack", tmp_path / "packed", tmp_path / "out.png")

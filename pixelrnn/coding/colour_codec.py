@@ -6,6 +6,7 @@ that is seen to the one that sees it, so all pixels with the same sum can go at 
 (a range coder; constriction, Bamler 2022), so that a photograph's probabilities need not be held until its end.
 """
 
+import copy
 import functools
 import math
 
@@ -31,6 +32,9 @@ def codes(model):
 
 def compress(pictures, model):
     """Pictures as bytes, from which `decompress` gives them back, on every machine, with the same model.
+
+    Every machine writes the same bytes too, unless a picture takes as many bits with the model as without, to the last
+    digits of ordinary arithmetic, which decides that.
 
     pictures: red, green and blue from 0 to 255, uint8 (count, rows, columns, 3), numpy; the count may be 0.
     model: a ColourPixelCNN, whose pictures have its size, or a PhotoPixelCNN. A picture that takes more bits with it
@@ -104,6 +108,8 @@ def walk(model, shape, choose):
     for time in range(columns + (reach + 1) * (rows - 1) if count else 0):
         first = max(0, -((columns - 1 - time) // (reach + 1)))
         row = torch.arange(first, min(rows - 1, time // (reach + 1)) + 1)
+        if not len(row):  # in a picture narrower than the reach
+            continue
         column = time - (reach + 1) * row
         squares = padded[:, row[:, None, None] + down, column[:, None, None] + across].flatten(0, 1).double()
         pixels = torch.zeros(len(squares), CHANNELS, dtype=torch.float64)
@@ -176,9 +182,10 @@ def _write(coder, pictures, model):
 
 @torch.no_grad()
 def _bits(model, pictures):
-    """Of each picture, in ordinary arithmetic."""
-    model = model.bits_of if isinstance(model, photo.PhotoPixelCNN) else model.bits
-    return model(pictures).sum((1, 2, 3))
+    """Of each picture, in ordinary arithmetic; one by one, since what a pixel sees takes more memory than the pixel."""
+    model = copy.deepcopy(model).cpu().float().eval()
+    bits_of = model.bits_of if isinstance(model, photo.PhotoPixelCNN) else model.bits
+    return torch.stack([bits_of(one[None]).sum() for one in pictures])
 
 
 def _block(rows, columns, model):

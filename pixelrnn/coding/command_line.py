@@ -6,6 +6,7 @@ import math
 import sys
 
 import numpy as np
+import torch
 
 from pixelrnn.coding import codec, colour_codec, png
 from pixelrnn.coding.file_format import ARITHMETIC, read_header
@@ -15,8 +16,8 @@ from support.checks import LabError, choice
 
 STORED = weights.NAMES + weights.COLOUR
 ADVICE = (
-    "An .npz of pictures (count, rows, columns) is wanted, or a PNG of red, green and blue; "
-    "numpy.savez(path, pictures=...) writes an .npz."
+    "An .npz of pictures (count, rows, columns) is wanted, of colour (count, rows, columns, 3), or a PNG of red, green "
+    "and blue; numpy.savez(path, pictures=...) writes an .npz."
 )
 ICON = 16, 16
 LARGEST = 2**29  # bytes of an array of pictures in a file: 680,000 of 28 x 28, which take hours
@@ -24,11 +25,18 @@ LARGEST = 2**29  # bytes of an array of pictures in a file: 680,000 of 28 x 28, 
 
 def load_weights(name):
     """A model by the name of stored weights, or by the path of a file that `saving.save_model` wrote."""
-    return weights.load(name)[0] if name in STORED else saving.load_model(name)
+    if name in STORED:
+        return weights.load(name)[0]
+    try:
+        model = saving.load_model(name)
+    except files.NoFileError as error:
+        raise LabError(f"{files.shortened(name)} is no file of weights, and none of {', '.join(STORED)}.") from error
+    halved = {weight.dtype for weight in model.parameters()} & {torch.float16, torch.bfloat16}
+    return model.float() if halved else model  # which cannot be computed in 16 bits everywhere
 
 
 def read_pictures(path):
-    """Pictures of a file, whole numbers, numpy, and the names of what else is in it.
+    """Pictures of a file, whole numbers, numpy, and what else is in it, in words.
 
     A PNG file has one, (1, rows, columns, 3); of the arrays of an .npz file it is "pictures", or the only one there is:
     (count, rows, columns), or of colour (count, rows, columns, 3).
@@ -38,26 +46,44 @@ def read_pictures(path):
         return picture[None], others
     with files.reading(path, "An .npz file of pictures", ADVICE) as path:
         held = files.arrays_of(path)
-        if "pictures" not in held and len(held) != 1:
-            raise LabError(f'It has the arrays {", ".join(held)}, and none is called "pictures"')
-        name = "pictures" if "pictures" in held else next(iter(held))
-        shape, kind = held.pop(name)
-        if kind.kind not in "biu":
-            raise LabError(f"Its pictures are of type {kind}; whole numbers from 0 are wanted")
-        if math.prod(shape) * kind.itemsize > LARGEST:
-            told = f"Its {shape[0]:,} pictures take {math.prod(shape) * kind.itemsize:,} bytes in memory"
-            raise LabError(f"{told}, more than {LARGEST:,}: split it into several files")
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays[name], list(held)
+    told = files.shortened(path)
+    if "pictures" not in held and len(held) != 1:
+        raise LabError(f'{told} has the arrays {", ".join(held)}, and none is called "pictures". {ADVICE}')
+    name = "pictures" if "pictures" in held else next(iter(held))
+    shape, kind = held.pop(name)
+    if kind.kind == "O":
+        raise LabError(f"{told} is damaged or is something else: its array holds objects. {ADVICE}")
+    if kind.kind not in "biu":
+        raise LabError(f"The pictures of {told} are of type {kind}; whole numbers from 0 are wanted.")
+    if math.prod(shape) * kind.itemsize > LARGEST:
+        size = f"its {shape[0]:,} pictures take {math.prod(shape) * kind.itemsize:,} bytes in memory"
+        raise LabError(f"{told}: {size}, more than {LARGEST:,}: split it into several files.")
+    with files.reading(path, "An .npz file of pictures", ADVICE), np.load(path, allow_pickle=False) as arrays:
+        return arrays[name], list(held)
 
 
 def checked(pictures, model):
     """Pictures on the model's levels, of the smallest type. Raises LabError for others."""
-    (colour_codec if colour_codec.codes(model) else codec).check_shape(pictures.shape, model)
-    top = colour_codec.LEVELS - 1 if colour_codec.codes(model) else codec.levels_of(model) - 1
+    of_colour = colour_codec.codes(model)
+    if pictures.ndim == 4 and not of_colour:
+        advice = "icons or photographs do, or weights of your own."
+        raise LabError(f"These weights do not code colour pictures, {pictures.shape}; {advice}")
+    if pictures.ndim == 3 and pictures.shape[2] == 3:
+        advice = "one colour picture is `pictures[None]`."
+        raise LabError(f"Pictures are (count, rows, columns), or (count, rows, columns, 3); {advice}")
+    (colour_codec if of_colour else codec).check_shape(pictures.shape, model)
+    top = colour_codec.LEVELS - 1 if of_colour else codec.levels_of(model) - 1
     if pictures.size and not 0 <= pictures.min() <= pictures.max() <= top:
         raise LabError(f"The model codes whole numbers from 0 to {top}; these pictures hold others.")
     return pictures.astype(np.min_scalar_type(top), copy=False)
+
+
+def _another(path, source):
+    """Raises LabError where a result would be written over its source, or cannot be written."""
+    path = files.as_path(path, "A name for the result")
+    if path.exists() and path.samefile(files.as_path(source, "A file")):
+        raise LabError(f"{files.shortened(path)} is the file that is read; give the result another name.")
+    files.check_writable(path)
 
 
 @contextlib.contextmanager
@@ -85,6 +111,7 @@ def pack(source, path, name=None, arithmetic="exact"):
     usual = "letters" if pictures.ndim != 4 else "icons" if pictures.shape[1:3] == ICON else "photographs"
     model = load_weights(name or usual)
     pictures = checked(pictures, model)
+    _another(path, source)
     if not colour_codec.codes(model):
         data = codec.encoded(pictures, model, arithmetic)
     elif arithmetic == "exact":
@@ -108,13 +135,18 @@ def unpack(source, path, name=None):
     if model is None:
         advice = "Name them by --weights, as when the file was written."
         raise LabError(f"It was compressed with other weights than {name or 'the stored ones'}. {advice}")
-    one_of_colour = colour_codec.codes(model) and head["count"] == 1
-    if str(path).lower().endswith(".png") and not one_of_colour:
-        kind = "colour" if colour_codec.codes(model) else "binary"
-        told = f"{files.shortened(source)} holds {head['count']:,} {kind} pictures"
+    ending, of_colour = str(path).lower()[-4:], colour_codec.codes(model)
+    if ending not in (".npz", ".png"):
+        raise LabError("Give a name that ends in .npz, or in .png for one colour picture.")
+    if ending == ".png" and not (of_colour and head["count"] == 1):
+        told = f"{files.shortened(source)} holds {head['count']:,} {'colour' if of_colour else 'binary'} pictures"
         raise LabError(f"{told}; a PNG file is written of one colour picture. Give a name that ends in .npz.")
-    whole = (colour_codec.decompress if colour_codec.codes(model) else codec.decoded)(data, model)
-    if str(path).lower().endswith(".png"):
+    _another(path, source)
+    try:
+        whole = (colour_codec.decompress if of_colour else codec.decoded)(data, model)
+    except LabError as error:
+        raise LabError(f"{files.shortened(source)}: {error}") from error
+    if ending == ".png":
         png.write(whole[0], path)
         return 1, len(data)
     with files.written_whole(path, "A name for an .npz file") as unfinished, unfinished.open("wb") as file:
@@ -145,7 +177,11 @@ def main(words=None):
         told = f"Interrupted. Nothing was written; {arguments.path}, where it was there, is as it was."
         print(told, file=sys.stderr)
         sys.exit(130)  # as a shell tells it
-    each = f", {8 * size / count:,.1f} bits each" if count else ""
-    print(f"{count:,} picture{'s' * (count != 1)}, {size:,} bytes compressed{each}: {arguments.path}")
+    pictures = f"{count:,} picture{'s' * (count != 1)}"
+    if arguments.command == "unpack":
+        print(f"{pictures}, from {size:,} bytes: {arguments.path}")
+    else:
+        each = f", {8 * size / count:,.1f} bits each" if count else ""
+        print(f"{pictures}, {size:,} bytes{each}: {arguments.path}")
     if others:
         print(f"Not in that file: {', '.join(others)}. Keep {arguments.source} for them.", file=sys.stderr)

@@ -76,7 +76,7 @@ def read_blocks(data, place, head, size, read):
     blocks = [np.zeros((0, head["steps"], head["size"]), kind)]
     for start in range(0, count, size):
         many = min(size, count - start)
-        where = f"pictures {start + 1:,} to {start + many:,}"
+        where = f"pictures {start + 1:,} to {start + many:,}" if many > 1 else f"picture {start + 1:,}"
         coded, of_pictures, place = _coded(data, place, where)
         try:
             block = read(coded, many)

@@ -14,6 +14,15 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 WHAT = {0: "grey", 3: "a palette", 4: "grey and alpha", 6: "red, green, blue and alpha"}  # by colour type; 2 is wanted
 ADVICE = "A PNG of red, green and blue, 8 bits each, without alpha, is wanted; save the picture as one."
 PIXELS = {"IHDR", "IDAT", "IEND", "PLTE"}  # PLTE: colours for screens that have few; it changes no pixel here
+NAMES = {
+    "gAMA": "gamma",
+    "iCCP": "colour profile",
+    "cHRM": "colour space",
+    "sRGB": "colour space",
+    "cICP": "colour space",
+}
+NAMES |= {"pHYs": "resolution", "tIME": "time", "eXIf": "EXIF", "bKGD": "background", "sBIT": "significant bits"}
+NAMES |= dict.fromkeys(("tEXt", "zTXt", "iTXt"), "text")
 
 
 def is_png(path):
@@ -23,7 +32,7 @@ def is_png(path):
 
 
 def read(path):
-    """The picture of a PNG file, uint8 (rows, columns, 3), and the names of chunks in it that are no pixels.
+    """The picture of a PNG file, uint8 (rows, columns, 3), and what else is in it that is no pixel, in words.
 
     Raises LabError for one whose levels are not three of 8 bits in each pixel: nothing is converted.
     """
@@ -32,16 +41,20 @@ def read(path):
         if data[12:16] != b"IHDR" or len(data) < 33:
             raise ValueError("its header is missing")
         columns, rows, bits, colours = struct.unpack(">IIBB", data[16:26])
-    chunks, told = _chunks(data), files.shortened(path)
+    (chunks, more), told = _chunks(data), files.shortened(path)
     wrong = "several frames" if "acTL" in chunks else "a colour that is transparent" if "tRNS" in chunks else ""
     wrong = f"{bits} bits a value" if bits != 8 and colours == 2 else WHAT.get(colours, wrong)
     if wrong:
         raise LabError(f"{told} has {wrong}. {ADVICE}")
+    if not rows * columns:
+        raise LabError(f"{told} has no pixels. {ADVICE}")
     if rows * columns * 3 > file_format.MOST:
         most = f"{file_format.MOST // 3:,} are the most here"
         raise LabError(f"{told} has {columns:,} x {rows:,} pixels; {most}. Cut it into several.")
-    with files.reading(path, "A PNG file", ADVICE):
-        return np.array(Image.open(io.BytesIO(data), formats=["PNG"])), sorted(set(chunks) - PIXELS)
+    with files.reading(path, "A PNG file", "Fetch the file again."):
+        picture = np.array(Image.open(io.BytesIO(data), formats=["PNG"]))
+    others = (NAMES.get(name, f"chunk {name}") for name in chunks if name not in PIXELS)
+    return picture, sorted(set(others)) + ["bytes after its end"] * more
 
 
 def write(picture, path):
@@ -51,10 +64,10 @@ def write(picture, path):
 
 
 def _chunks(data):
-    """The names of a PNG's chunks."""
+    """The names of a PNG's chunks, and whether bytes follow the last."""
     names, place = [], len(SIGNATURE)
-    while place + 8 <= len(data):
+    while place + 8 <= len(data) and names[-1:] != ["IEND"]:
         length, name = struct.unpack_from(">I4s", data, place)
-        names.append(name.decode("latin-1"))
+        names.append(name.decode("ascii") if name.isalpha() else "of no name")
         place += length + 12  # its length, its name, its checksum
-    return names
+    return names, place < len(data)
