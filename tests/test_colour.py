@@ -221,6 +221,15 @@ def test_stored_tables_have_all_rows_and_their_order():
     assert np.allclose(numbers[2, :2], webp, atol=0.02)  # another version of Pillow may write a little more or less
 
 
+def test_the_bits_of_a_file_are_of_one_that_can_be_read_again(monkeypatch):
+    few, model = LOADED.test[:2], colour.ColourPixelCNN(features=8).eval()
+    monkeypatch.setattr(tool.colour_codec, "compress", lambda pictures, model: b"%d bytes" % len(pictures))
+    monkeypatch.setattr(tool.colour_codec, "decompress", lambda data, model: few)
+    assert tool.bits_in_file(few, model) == 8 * len(b"2 bytes") / few.size
+    with pytest.raises(checks.LabError, match="Other pictures were read than were written"):
+        tool.bits_in_file(few[::-1], model)
+
+
 def test_the_tool_trains_and_stores_a_table(tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "KINDS", {"logistics": {"head": "logistics", "features": 8}})
     monkeypatch.setattr(tool, "SEEDS", (0,))

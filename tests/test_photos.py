@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from causality import causality
+from pixelrnn.coding import colour_codec
 from pixelrnn.data import photos
 from pixelrnn.models import photo, saving, weights
 from support import checks, files
@@ -233,6 +234,32 @@ def test_the_tool_trains_and_stores_a_table(tmp_path, monkeypatch):
     assert numbers[0, 1] > 0 and 2 < numbers[0, 3] < 6 and numbers[0, 5] < numbers[0, 3]
     with pytest.raises(SystemExit, match="seconds"):
         tool.main(["bits", "--seconds", "0"])
+
+
+@pytest.fixture
+def small_photographs(monkeypatch, tmp_path):
+    """What the tool's files are of, and its table in a folder of its own."""
+    whole = photos.photograph
+    monkeypatch.setattr(photos, "photograph", lambda name: np.ascontiguousarray(whole(name)[100:132, 100:164]))
+    monkeypatch.setattr(photos, "TESTED", ("chelsea",))
+    monkeypatch.setattr(tool, "KINDS", {"logistics": {"features": 8}})
+    monkeypatch.setattr(tool, "path_of", lambda name, store: tmp_path / f"{name}.csv")
+
+
+def test_the_tool_writes_and_reads_files(small_photographs, tmp_path):
+    tool.main(["files", "--seconds", "0.5"])
+    _, names, labels, numbers = files.read_table(tmp_path / "files.csv", labels=1)
+    promised, whole, together, each, *_ = numbers[0]
+    assert labels == [["chelsea"]] and names[1:5] == ["promised", "whole", "patches in one file", "patches"]
+    assert promised < whole < promised + 0.12 and together < each < together + 0.08  # some 60 bytes of 6,144 values
+
+
+def test_the_tool_stores_no_file_that_cannot_be_read_again(small_photographs, monkeypatch, tmp_path):
+    right = colour_codec.decompress
+    monkeypatch.setattr(colour_codec, "decompress", lambda data, model: right(data, model) ^ 1)
+    with pytest.raises(SystemExit, match="Another photograph was read than was written"):
+        tool.main(["files", "--seconds", "0.1"])
+    assert not (tmp_path / "files.csv").exists()
 
 
 def test_a_pool_has_all_photographs_but_the_one_held_out(monkeypatch):

@@ -110,28 +110,21 @@ def measure_files(seconds, store):
         model, _, _ = train(KINDS["logistics"], pool(name), SEEDS[0], icons.within(seconds))
         picture = photos.photograph(name)
         patches, times = photos.patches(picture), [time.process_time()]
-        whole = written(picture[None], model, times)
-        together = written(patches, model, [])
-        each = sum(len(colour_codec.compress(patch[None], model)) for patch in patches)
-        bits = model.bits_of(torch.from_numpy(picture)[None]).mean().item()
-        sizes = whole / picture.size, together / patches.size, each / patches.size
-        rows.append([name, round(bits, 4), *(round(8 * size, 4) for size in sizes), *np.diff(times).round(1)])
+        data = colour_codec.compress(picture[None], model)
+        times.append(time.process_time())
+        again = colour_codec.decompress(data, model)[0]
+        times.append(time.process_time())
+        if not np.array_equal(again, picture):
+            raise checks.LabError("Another photograph was read than was written.")
+        bits = [model.bits_of(torch.from_numpy(picture)[None]).mean().item(), 8 * len(data) / picture.size]
+        bits += [icons.bits_in_file(patches, model)]
+        bits += [np.mean([icons.bits_in_file(patch[None], model) for patch in patches])]
+        rows.append([name, *(round(float(one), 4) for one in bits), *np.diff(times).round(1)])
         print(*rows[-1], flush=True)
     command = f"python tools/photos.py files --seconds {seconds:g} --store"
     protocol = {"command": command, "unit": "bits of a value", "seed": SEEDS[0], "seconds": seconds, **icons.machine()}
     names = ["photograph", "promised", "whole", "patches in one file", "patches", "seconds to write", "seconds to read"]
     files.write_table(path_of("files", store), protocol, names, rows)
-
-
-def written(pictures, model, times):
-    """Bytes of a file of pictures that can be read again. times: when it was written, and read, are added."""
-    data = colour_codec.compress(pictures, model)
-    times.append(time.process_time())
-    same = np.array_equal(colour_codec.decompress(data, model), pictures)
-    times.append(time.process_time())
-    if not same:
-        raise checks.LabError("Other pictures were read than were written.")
-    return len(data)
 
 
 def make_weights(updates):

@@ -91,9 +91,7 @@ def decompress(data, model):
 
 def decoded(data, model):
     """`decompress`, which gives levels: whole numbers, numpy, of the smallest type that holds the model's."""
-    head, place = file_format.read_header(data)
-    if head["weights"] != digest(model):
-        raise LabError("These pictures were compressed with other weights; they can only be read with those.")
+    head, place = file_format.read_header(data, digest(model))
     wide = model.size if isinstance(model, orders.Orders) else model.input_size
     high = wide if isinstance(model, orders.Orders) else head["steps"]
     if (head["steps"], head["size"], head["levels"]) != (high, wide, levels_of(model)):

@@ -70,9 +70,7 @@ def decompress(data, model):
     Raises LabError where the bytes are damaged, cut off or of another format, or where the weights are others: no wrong
     picture is returned.
     """
-    head, place = file_format.read_header(data)
-    if head["weights"] != digest(model):
-        raise LabError("These pictures were compressed with other weights; they can only be read with those.")
+    head, place = file_format.read_header(data, digest(model))
     rows, columns = head["steps"], head["size"] // CHANNELS
     if head["size"] % CHANNELS or (head["arithmetic"], head["levels"]) != ("exact", LEVELS):
         raise LabError("The header is not of colour pictures.")
@@ -101,8 +99,7 @@ def walk(model, shape, choose):
         in each picture -> their levels, whole numbers (some,), by picture and then by place.
     Returns the pictures (count, rows, columns, 3), int16 numpy.
     """
-    count, rows, columns = shape
-    reach = reach_of(model)
+    (count, rows, columns), reach = shape, model.reach
     padded = torch.full((count, rows + reach, columns + 2 * reach, CHANNELS), OUTSIDE, dtype=torch.int16)
     down, across = torch.arange(reach + 1)[:, None], torch.arange(2 * reach + 1)
     for time in range(columns + (reach + 1) * (rows - 1) if count else 0):
@@ -123,15 +120,6 @@ def walk(model, shape, choose):
     return padded[:, reach:, reach : reach + columns].numpy()
 
 
-def reach_of(model):
-    """How many rows and columns away a pixel may be that is seen."""
-    return (
-        model.reach
-        if isinstance(model, colour.ColourPixelCNN)
-        else max(abs(step) for at in model.places for step in at)
-    )
-
-
 def check_shape(shape, model):
     """Raises LabError unless the model codes pictures of this shape."""
     size = model.size if isinstance(model, colour.ColourPixelCNN) else None
@@ -145,7 +133,7 @@ def check_shape(shape, model):
 def _before(model, squares, rows, columns):
     """What stands before some pixels, from the squares around them (count, reach + 1, 2 * reach + 1, 3)."""
     if isinstance(model, photo.PhotoPixelCNN):
-        rows, columns = torch.tensor(model.places).T + reach_of(model)
+        rows, columns = torch.tensor(model.places).T + model.reach
         return model.before(squares[:, rows, columns])
     return model.before(squares, model.before.place[:, rows, columns].T[..., None, None]), model.near(squares)
 
@@ -190,7 +178,7 @@ def _bits(model, pictures):
 
 def _block(rows, columns, model):
     """Pictures of a block."""
-    return max(1, TOGETHER // min(rows, -(-columns // (reach_of(model) + 1))))
+    return max(1, TOGETHER // min(rows, -(-columns // (model.reach + 1))))
 
 
 def _kind():

@@ -22,8 +22,9 @@ MOST = 2**24  # values of a picture
 ARITHMETIC = ("exact", "float")
 
 
-def read_header(data):
-    """The header of a file as a dict, and where its first block begins. Raises LabError where there is none."""
+def read_header(data, weights=None):
+    """The header of a file as a dict, and where its first block begins. Raises LabError where there is none, or where
+    it is not of these weights, given by their digest."""
     if data[:4] != MAGIC:
         raise LabError("It does not begin like a file of compressed pictures.")
     names = "magic", "format", "arithmetic", "steps", "size", "levels", "count", "weights", "text"
@@ -42,6 +43,8 @@ def read_header(data):
     head["arithmetic"] = ARITHMETIC[head["arithmetic"] % 2]
     if not 0 < head["steps"] * head["size"] <= MOST or head["levels"] < 2:
         raise LabError(f"A picture of {head['steps']:,} x {head['size']:,} values is none that is written here.")
+    if weights not in (None, head["weights"]):
+        raise LabError("These pictures were compressed with other weights; they can only be read with those.")
     return head, end + 4
 
 

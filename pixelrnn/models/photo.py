@@ -17,10 +17,11 @@ from pixelrnn.models.colour import CHANNELS, LEVELS, LOGISTICS, OUTSIDE, mixture
 from support.checks import LabError, choice, whole
 
 HEADS = {"softmax": LEVELS, "differences": 2 * LEVELS - 1, "logistics": 3 * LOGISTICS}  # and outputs for a value
+REACH = 3  # pixels in sight, in rows and columns
 BESIDE, AROUND = 4, 12  # of the nearest pixels: those of the mean, and those of the contrast
 
 
-def offsets(reach=3):
+def offsets(reach=REACH):
     """(row, column) of the pixels before, at most `reach` and a bit away, nearest first."""
     square = ((row, column) for row in range(-reach, 1) for column in range(-reach, reach + 1))
     places = [place for place in square if place < (0, 0)]  # rows above, and to the left
@@ -59,7 +60,8 @@ class PhotoPixelCNN(nn.Module):
 
     def __init__(self, head="logistics", features=128, layers=2, in_order=True):
         super().__init__()
-        self.head, self.in_order, self.places = choice("head", head, HEADS), bool(in_order), offsets()
+        self.head, self.in_order = choice("head", head, HEADS), bool(in_order)
+        self.reach, self.places = REACH, offsets()
         features, layers = whole("features", features), whole("layers", layers, 0)
         self.settings = {"head": head, "features": features, "layers": layers, "in_order": self.in_order}
         self.read = nn.Linear(len(self.places) * (CHANNELS + 1) + CHANNELS + 1, features)
