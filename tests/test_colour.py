@@ -125,12 +125,14 @@ def test_probabilities_sum_to_one_are_causal_and_are_those_that_are_sampled_from
     assert torch.equal(model.log_probabilities(again, levels).argmax(-1)[:, 2:], again[:, 2:])
 
 
-def test_samples_have_the_frequencies_of_the_probabilities():
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_samples_have_the_frequencies_of_the_probabilities(temperature):
     torch.manual_seed(0)
     model = colour.ColourPixelCNN("logistics", 8, size=1)
     blank, random = torch.zeros(4000, 1, 1, 3), torch.Generator().manual_seed(0)
-    expected = model.log_probabilities(blank[:1], ALL.expand(1, 1, 1, 3, -1))[0, 0, 0, 0].exp()
-    reds = colour.sample(model, blank, generator=random)[:, 0, 0, 0]
+    expected = model.log_probabilities(blank[:1], ALL.expand(1, 1, 1, 3, -1))[0, 0, 0, 0]
+    expected = torch.softmax(expected / temperature, -1)
+    reds = colour.sample(model, blank, temperature=temperature, generator=random)[:, 0, 0, 0]
     counts = torch.bincount(reds, minlength=256).float().view(8, 32).sum(1) / 4000
     assert (counts - expected.view(8, 32).sum(1)).abs().max() < 0.03
 
@@ -219,6 +221,14 @@ def test_stored_tables_have_all_rows_and_their_order():
     assert of_card + 0.5 < numbers[0, 0] < of_card + 0.6 and of_card < numbers[0, 1] < of_card + 0.005
     webp = tool.bits_of(tool.CODES["WebP"], LOADED.test)
     assert np.allclose(numbers[2, :2], webp, atol=0.02)  # another version of Pillow may write a little more or less
+
+
+def test_a_sheet_for_people_has_gaps():
+    few = LOADED.test[:3]
+    sheet = icons.as_sheet(few, 2, gap=1)
+    assert sheet.shape == (36, 36, 3) and np.array_equal(sheet[1:17, 19:35], few[1])
+    assert (sheet[[0, 17, 18, 35]] == 255).all() and (sheet[:, [0, 17, 18, 35]] == 255).all()
+    assert np.array_equal(icons.as_sheet(few, 3), np.concatenate(few, 1))
 
 
 def test_the_bits_of_a_file_are_of_one_that_can_be_read_again(monkeypatch):

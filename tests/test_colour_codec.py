@@ -452,6 +452,9 @@ def test_a_result_does_not_take_the_place_of_its_source(tmp_path):
 def test_weights_in_16_bits_and_a_damaged_file(tmp_path):
     """The stored files themselves are of 16 bits."""
     RGB.save(tmp_path / "in.png")
+    np.savez(tmp_path / "letters.npz", np.zeros((1, 28, 28), np.uint8))
+    run("pack", tmp_path / "letters.npz", tmp_path / "packed", "--weights", weights.paths("letters")[0])
+    run("unpack", tmp_path / "packed", tmp_path / "letters.npz")
     run("pack", tmp_path / "in.png", tmp_path / "packed", "--weights", weights.paths("icons")[0])
     assert (tmp_path / "packed").read_bytes() == colour_codec.compress(np.array(RGB)[None], weights.load("icons")[0])
     data = bytearray((tmp_path / "packed").read_bytes())

@@ -6,7 +6,6 @@ import math
 import sys
 
 import numpy as np
-import torch
 
 from pixelrnn.coding import codec, colour_codec, png
 from pixelrnn.coding.file_format import ARITHMETIC, read_header
@@ -28,11 +27,9 @@ def load_weights(name):
     if name in STORED:
         return weights.load(name)[0]
     try:
-        model = saving.load_model(name)
+        return saving.load_model(name)
     except files.NoFileError as error:
         raise LabError(f"{files.shortened(name)} is no file of weights, and none of {', '.join(STORED)}.") from error
-    halved = {weight.dtype for weight in model.parameters()} & {torch.float16, torch.bfloat16}
-    return model.float() if halved else model  # which cannot be computed in 16 bits everywhere
 
 
 def read_pictures(path):
